@@ -1,0 +1,1 @@
+"""What both programs use: model, frames, storage, PromQL, rules, configuration, clock. Imports neither."""

@@ -1,0 +1,1 @@
+"""bramblectl: speaks files and HTTP only."""

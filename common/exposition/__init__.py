@@ -1,0 +1,1 @@
+"""Exposition formats of Prometheus: encoders and parsers."""

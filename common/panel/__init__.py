@@ -1,0 +1,1 @@
+"""LEDs and buzzers: patterns (pure) and outputs on gpiozero."""

@@ -1,0 +1,1 @@
+"""Recording and alerting rules: loader and pure evaluation steps."""

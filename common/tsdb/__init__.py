@@ -1,0 +1,1 @@
+"""Storage: row groups, WAL, head, blocks, and the `Querier` through which everything reads."""

@@ -1,0 +1,104 @@
+"""The one interface through which PromQL, the API and federation read stored samples.
+
+The hub's store, the edge's log and the tests' dictionary model implement it. All methods are synchronous,
+may be called from any thread, and see a consistent snapshot taken when they are called.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.labels import Labels, Matcher
+from common.sample import MetricMeta, Millis
+
+
+class ValueKind(IntEnum):
+    """What the values of a batch are; stored in frame sections and row groups."""
+
+    FLOAT = 0
+    HISTOGRAM = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timeline:
+    """Timestamps that one or more rows share: strictly increasing ms, int64 [T].
+
+    Every slot holds a sample of every row on this timeline; `stale` (bool [T], or None for none) marks slots
+    that are staleness markers, whose value means nothing.
+    """
+
+    timestamps: NDArray[np.int64]
+    stale: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowBatch:
+    """Rows of samples: row s has its samples at `values[s, :T]`, T the length of its timeline.
+
+    `values` is float64 [S, max T], left-aligned; what lies behind a row's T is padding and means nothing.
+    A NaN in `values` is a real NaN sample. `timeline_of` is intp [S], an index into `timelines`.
+    """
+
+    labels: Sequence[Labels]
+    values: NDArray[np.float64]
+    timelines: Sequence[Timeline]
+    timeline_of: NDArray[np.intp]
+    kind: ValueKind = ValueKind.FLOAT
+
+
+class Budget(Protocol):
+    """What a query may still use; storage calls `charge` while it reads."""
+
+    def charge(self, samples: int) -> None:
+        """Count samples read; raises QueryLimitError, QueryTimeoutError or QueryCanceledError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SelectHints:
+    """What the caller will do with the rows, to be used or ignored: ms, function name, grouping."""
+
+    step: int = 0
+    range: int = 0
+    func: str = ""
+    grouping: tuple[str, ...] = ()
+    by: bool = False
+
+
+class Querier(Protocol):
+    """Reads samples of a store; times are inclusive at both ends."""
+
+    def select(
+        self,
+        matchers: Sequence[Matcher],
+        start: Millis,
+        end: Millis,
+        hints: SelectHints | None = None,
+        budget: Budget | None = None,
+    ) -> Iterator[RowBatch]:
+        """Samples of all series that satisfy every matcher, with start <= timestamp <= end.
+
+        A label set occurs in at most one row per value kind over all batches: sources, schema changes and blocks
+        are joined before. Series without a sample in the range do not occur. Order is unspecified.
+        """
+        ...
+
+    def label_names(self, matchers: Sequence[Sequence[Matcher]], start: Millis, end: Millis) -> list[str]:
+        """Sorted names of labels of series that satisfy any of the matcher sets (no sets: all series)."""
+        ...
+
+    def label_values(self, name: str, matchers: Sequence[Sequence[Matcher]], start: Millis, end: Millis) -> list[str]:
+        """Sorted values of label `name`, of series as in `label_names`."""
+        ...
+
+    def series(self, matchers: Sequence[Sequence[Matcher]], start: Millis, end: Millis) -> list[Labels]:
+        """Sorted label sets of series as in `label_names` that may have samples in the range."""
+        ...
+
+    def metadata(self, name: str = "") -> dict[str, list[MetricMeta]]:
+        """Known metadata by family name, each distinct (type, help, unit) once; only `name` if given."""
+        ...

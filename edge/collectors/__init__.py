@@ -1,0 +1,1 @@
+"""One collector a file, under injectable roots, with node_exporter's names."""

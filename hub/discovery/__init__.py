@@ -1,0 +1,1 @@
+"""How the hub finds agents and targets."""

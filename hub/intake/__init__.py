@@ -1,0 +1,1 @@
+"""How samples come into the hub."""
