@@ -1,6 +1,7 @@
 """Guards for every test: no blocked event loop, no leaked thread, no leaked task."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -78,3 +79,13 @@ def task_leak_guard(request: pytest.FixtureRequest) -> None:
     """Put every async test under `no_task_left`."""
     if asyncio.iscoroutinefunction(getattr(request, "function", None)):
         request.getfixturevalue("no_task_left")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Where everything is installed (CI sets BRAMBLE_NO_SKIPS), a skipped test is a failed one."""
+    outcome = yield  # type: ignore[misc]
+    report = outcome.get_result()  # type: ignore[unreachable]
+    if report.skipped and os.environ.get("BRAMBLE_NO_SKIPS") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where nothing may be: {report.longrepr}"

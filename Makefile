@@ -1,0 +1,60 @@
+# `make run` and `make test` are all a newcomer needs; both create the virtual environment first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+HUB_PORT ?=
+EDGE_PORT ?=
+DATA ?= .bramble
+ARGS ?=
+PYTEST := $(BIN)/python -m pytest -q
+JOBS ?= $(shell nproc)
+
+.PHONY: run demo test check lint types unit conformance integration fresh-clone format clean
+
+run: $(VENV)/.run ## hub and one agent on this machine, discovered, queried, alerting
+	@$(BIN)/bramblectl run --data $(DATA)/run $(if $(HUB_PORT),--hub-port $(HUB_PORT)) $(if $(EDGE_PORT),--edge-port $(EDGE_PORT)) $(ARGS)
+
+demo: $(VENV)/.run ## the same with five agents on fixture Pis, one of them too hot
+	@$(BIN)/bramblectl demo --data $(DATA)/demo --trees tests/fixtures/pis $(if $(HUB_PORT),--hub-port $(HUB_PORT)) $(if $(EDGE_PORT),--edge-port $(EDGE_PORT)) $(ARGS)
+
+test: check conformance integration ## everything that proves it
+
+check: lint types unit ## what to run before each commit
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	$(PYTEST) -n $(JOBS) -m "not integration and not conformance"
+
+conformance: $(VENV)/.dev ## against the data beside the checkout, where it is there
+	$(PYTEST) -n $(JOBS) -m "conformance and not integration"
+
+integration: $(VENV)/.dev ## real programs; needs prometheus and prometheus-node-exporter installed, skips loudly without
+	$(PYTEST) -m integration
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Bramble needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "cannot create $(VENV): install python3-venv, or give another place with VENV=DIR"; exit 1; }
+
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	@echo "installing Bramble into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[edge,hub]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing Bramble and its tests' needs into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.run
+
+clean:
+	rm -rf $(VENV) .bramble build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
