@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -81,11 +81,11 @@ def task_leak_guard(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("no_task_left")
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport() -> Iterator[None]:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where everything is installed (CI sets BRAMBLE_NO_SKIPS), a skipped test is a failed one."""
-    outcome = yield  # type: ignore[misc]
-    report = outcome.get_result()  # type: ignore[unreachable]
+    report = yield
     if report.skipped and os.environ.get("BRAMBLE_NO_SKIPS") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may be: {report.longrepr}"
+    return report
