@@ -1,0 +1,61 @@
+"""Reads of procfs and sysfs: few system calls, bounded, as text that never fails to decode."""
+
+import os
+
+from common.errors import FormatError
+
+MAX_FILE = 8 << 20
+"""Most bytes read of any file; a longer one is an error, so that a wrong mount cannot eat the memory."""
+
+_CHUNK = 1 << 16
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC
+
+
+def read_bytes(path: str, limit: int = MAX_FILE) -> bytes:
+    """The whole file; OSError as open(2) and read(2) give it, FormatError beyond `limit` bytes."""
+    fd = os.open(path, _FLAGS)
+    try:
+        data = os.read(fd, _CHUNK)
+        if not data:
+            return data
+        more = os.read(fd, _CHUNK)
+        if not more:
+            return data
+        parts = [data, more]
+        size = len(data) + len(more)
+        while more := os.read(fd, _CHUNK):
+            parts.append(more)
+            size += len(more)
+            if size > limit:
+                raise FormatError(f"{path} is longer than {limit} bytes")
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
+def read_text(path: str, limit: int = MAX_FILE) -> str:
+    """The whole file as UTF-8; what is not becomes U+FFFD. Split it with `split("\\n")`, never `splitlines()`."""
+    return read_bytes(path, limit).decode("utf-8", "replace")
+
+
+def read_attr(path: str) -> str:
+    """A sysfs attribute (one page at most, sysfs(5)) without surrounding white space and zero bytes."""
+    fd = os.open(path, _FLAGS)
+    try:
+        return os.read(fd, 4096).decode("utf-8", "replace").strip(" \t\r\n\0")
+    finally:
+        os.close(fd)
+
+
+def read_int(path: str) -> int:
+    """A sysfs attribute that is one decimal integer; FormatError names the file if it is not."""
+    text = read_attr(path)
+    try:
+        return int(text)
+    except ValueError:
+        raise FormatError(f"{path}: expected an integer, got {text[:40]!r}") from None
+
+
+def list_dir(path: str) -> list[str]:
+    """Names in a directory, sorted; OSError as scandir(3) gives it."""
+    return sorted(os.listdir(path))  # noqa: PTH208 - names, not paths, and far cheaper

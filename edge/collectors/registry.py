@@ -1,0 +1,119 @@
+"""All collectors, and how command-line flags choose and configure them."""
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+
+from common.clock import Clock
+from common.errors import ConfigError
+from edge.collectors.base import Collector, Flag, Paths
+from edge.collectors.runner import Runner
+
+COLLECTORS: tuple[type[Collector], ...] = ()
+"""Every built-in collector, in the order in which a scrape runs them."""
+
+PATH_FLAGS = {
+    "path.procfs": ("procfs", "procfs mountpoint."),
+    "path.sysfs": ("sysfs", "sysfs mountpoint."),
+    "path.rootfs": ("rootfs", "rootfs mountpoint."),
+    "path.udev.data": ("udev", "udev data path."),
+}
+DISABLE_DEFAULTS = "collector.disable-defaults"
+
+
+def add_flags(parser: argparse.ArgumentParser, collectors: Sequence[type[Collector]] | None = None) -> None:
+    """Add `--path.*`, `--collector.NAME`, `--no-collector.NAME` and every collector's own flags.
+
+    Only flags that were given appear in the namespace, under their full name (`vars(ns)["collector.cpu.info"]`).
+    The parser should have been made with `allow_abbrev=False`.
+    """
+    defaults = Paths()
+    paths = parser.add_argument_group("paths")
+    for name, (field, text) in PATH_FLAGS.items():
+        paths.add_argument(
+            f"--{name}", dest=name, default=argparse.SUPPRESS, help=f"{text} (default: {getattr(defaults, field)})"
+        )
+    group = parser.add_argument_group("collectors")
+    _add_bool(group, DISABLE_DEFAULTS, "Set all collectors to disabled by default.")
+    for collector in COLLECTORS if collectors is None else collectors:
+        state = "enabled" if collector.default_enabled else "disabled"
+        _add_bool(group, f"collector.{collector.name}", f"Enable the {collector.name} collector (default: {state}).")
+        for declared, kind, default in option_fields(collector):
+            text = declared.help.replace("%", "%%")
+            if kind is bool:
+                _add_bool(group, declared.name, text)
+            elif typing.get_origin(kind) is tuple:
+                group.add_argument(
+                    f"--{declared.name}", dest=declared.name, action="append", default=argparse.SUPPRESS, help=text
+                )
+            else:
+                shown = f' (default: "{default}")'.replace("%", "%%") if default not in ("", None) else ""
+                group.add_argument(
+                    f"--{declared.name}", dest=declared.name, type=kind, default=argparse.SUPPRESS, help=text + shown
+                )
+
+
+def _add_bool(group: argparse._ArgumentGroup, name: str, text: str) -> None:
+    group.add_argument(
+        f"--{name}", dest=name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text
+    )
+
+
+def option_fields(collector: type[Collector]) -> list[tuple[Flag, type, object]]:
+    """(flag, value type, default) of each option of a collector."""
+    hints = typing.get_type_hints(collector.options_type)
+    return [
+        (field.metadata["flag"], hints[field.name], field.default)
+        for field in dataclasses.fields(collector.options_type)
+        if "flag" in field.metadata
+    ]
+
+
+def paths_from(given: Mapping[str, object]) -> Paths:
+    """Paths of the `path.*` values in `given` (flag name to value), defaults elsewhere."""
+    return Paths(**{field: str(given[name]) for name, (field, _) in PATH_FLAGS.items() if name in given})
+
+
+def build_collectors(
+    given: Mapping[str, object], clock: Clock, collectors: Sequence[type[Collector]] | None = None
+) -> list[Collector]:
+    """Instances of the enabled collectors; `given` maps full flag names to values, as `vars(namespace)` does."""
+    paths = paths_from(given)
+    by_default = not given.get(DISABLE_DEFAULTS, False)
+    built: list[Collector] = []
+    for collector in COLLECTORS if collectors is None else collectors:
+        enabled = given.get(f"collector.{collector.name}", collector.default_enabled and by_default)
+        if not isinstance(enabled, bool):
+            raise ConfigError(f"collector.{collector.name}: expected true or false, got {enabled!r}")
+        if enabled:
+            built.append(collector(paths, options_from(collector, given), clock))
+    return built
+
+
+def options_from(collector: type[Collector], given: Mapping[str, object]) -> object:
+    """The collector's options dataclass with what `given` says; ConfigError names a flag of the wrong type."""
+    values: dict[str, object] = {}
+    hints = typing.get_type_hints(collector.options_type)
+    for field in dataclasses.fields(collector.options_type):
+        declared = field.metadata.get("flag")
+        if declared is None or declared.name not in given:
+            continue
+        value = given[declared.name]
+        kind = hints[field.name]
+        if typing.get_origin(kind) is tuple:
+            value = (value,) if isinstance(value, str) else value
+            if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
+                raise ConfigError(f"{declared.name}: expected a list of strings, got {value!r}")
+            value = tuple(value)
+        elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif type(value) is not kind:
+            raise ConfigError(f"{declared.name}: expected {kind.__name__}, got {value!r}")
+        values[field.name] = value
+    return collector.options_type(**values)
+
+
+def build_runner(given: Mapping[str, object], clock: Clock, deadline: float = 3.0) -> Runner:
+    """A Runner over the enabled collectors; the one call that `edge.cli` makes after parsing its flags."""
+    return Runner(build_collectors(given, clock), clock, deadline)
