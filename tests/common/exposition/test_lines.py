@@ -1,0 +1,123 @@
+"""The fast parser gives what the exact one gives, whatever it remembers."""
+
+import itertools
+import json
+import math
+from base64 import b64decode
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import ExpositionError
+from common.exposition.lines import LineParser
+from common.exposition.parse import Format, Series, parse
+from common.labels import Labels
+
+Result = list[tuple[Labels, str, int | None]] | str
+
+
+def exact(body: bytes, form: Format) -> Result:
+    """What the exact parser says, duplicates dropped, or its error."""
+    found: dict[tuple[Labels, int | None], float] = {}
+    try:
+        for entry in parse(body, form):
+            if isinstance(entry, Series):
+                found.setdefault((entry.labels, entry.timestamp), entry.value)
+    except ExpositionError as err:
+        return str(err)
+    return [(labels, repr(value), timestamp) for (labels, timestamp), value in found.items()]
+
+
+def fast(parser: LineParser, body: bytes, form: Format) -> Result:
+    """What the fast parser says, or its error."""
+    try:
+        found = parser.parse(body, form)
+    except ExpositionError as err:
+        return str(err)
+    stamps = found.timestamps or [None] * len(found.labels)
+    return [(lb, repr(v), t) for lb, v, t in zip(found.labels, found.values, stamps, strict=True)]
+
+
+BODIES = [
+    b"",
+    b"a 1\n",
+    b"a 2\n",
+    b"a 2",
+    b"a 1\nb 2\n",
+    b"5\n",
+    b'a{x="1"} 1\n',
+    b'a{x="1",} 1\n',
+    b'a{x="1" y="2"} 1\n',
+    b'a{x="1",y="2"} 1\n',
+    b'a{x="1",x="2"} 1\n',
+    b"a{x=\"\xff\"} 1\n",
+    b'a{x="\\n"} 1\n',
+    b'a{x="two\nlines"} 1\nb 2\n',
+    b"a 1 5\na 1 6\na 2 5\n",
+    b"a 1\na 2\n",
+    b"a 1\na 33\n",
+    b"# TYPE h histogram\nh_bucket{le=\"1\"} 2\n",
+    b"# TYPE h gauge\nh_bucket{le=\"1\"} 2\n",
+    b"# TYPE h histogram\nh_bucket{le=\"1\"} 1_0\n",
+    b"# HELP a b\n\n\na +Inf\n",
+    b"a NaN\n",
+    b"a 1e999\n",
+    b"a 1e99\n",
+    b"  a  1\n",
+    b"a 1\n# EOF\n",
+    b"# TYPE a counter\na_total 1 # {t=\"1\"} 2\n# EOF\n",
+    b"a 1\n# EOF",
+    b"a 1\n# EOF\nb 1\n",
+    b"a 1 # x\n",
+    b"\n",
+    b"a\r 1\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", list(Format))
+def test_every_order_of_two_scrapes_gives_what_the_exact_parser_gives(form: Format) -> None:
+    for first, second in itertools.product(BODIES, repeat=2):
+        parser = LineParser()
+        assert fast(parser, first, form) == exact(first, form), first
+        assert fast(parser, second, form) == exact(second, form), (first, second)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.sampled_from(BODIES).flatmap(lambda b: st.sampled_from([b, b[:-1], b + b"a 7\n"])), max_size=6),
+    st.sampled_from(list(Format)),
+)
+def test_scrapes_put_together_give_what_the_exact_parser_gives(pieces: list[bytes], form: Format) -> None:
+    body = b"".join(pieces)
+    parser = LineParser()
+    assert fast(parser, body, form) == exact(body, form)
+    changed = body.replace(b"1\n", b"41.5\n")
+    assert fast(parser, changed, form) == exact(changed, form)
+
+
+@pytest.mark.conformance
+def test_upstream_inputs_give_what_the_exact_parser_gives(shared: Path) -> None:
+    for case in json.loads((shared / "promql" / "data" / "textparse.json").read_text("utf-8"))["cases"]:
+        raw = case["input"]
+        body = b64decode(raw["base64"]) if isinstance(raw, dict) else raw.encode()
+        form = Format.TEXT if case["format"] == "prometheus" else Format.OPENMETRICS
+        parser = LineParser()
+        for _ in range(2):
+            assert fast(parser, body, form) == exact(body, form), body
+
+
+def test_label_sets_of_an_unchanged_target_are_the_same_objects() -> None:
+    parser = LineParser()
+    first = parser.parse(b'# HELP a b c\na{x="1"} 1\nb 2\n', Format.TEXT)
+    second = parser.parse(b'# HELP a b c\na{x="1"} 10.5\nb -Inf\n', Format.TEXT)
+    assert second.labels is first.labels
+    assert second.values == [10.5, -math.inf]
+    assert [m.help for m in second.meta] == ["b c"]
+
+
+def test_a_changed_help_text_is_noticed() -> None:
+    parser = LineParser()
+    parser.parse(b"# HELP a b c\na 1\n", Format.TEXT)
+    assert [m.help for m in parser.parse(b"# HELP a b d\na 1\n", Format.TEXT).meta] == ["b d"]
