@@ -1,0 +1,203 @@
+"""Frames as numpy arrays: what the hub and the readers of a log use. FORMAT.md draws the bytes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import FrameError
+from common.frames.envelope import (
+    LEVEL,
+    Buffer,
+    pack,
+    read_correction,
+    read_provisional,
+    read_timestamps,
+    record_sections,
+    section,
+    sections,
+    timestamps_section,
+    unpack,
+)
+from common.frames.model import (
+    ABSENT,
+    PRESENT,
+    STALE,
+    Correction,
+    Flags,
+    FrameHeader,
+    FrameKey,
+    Provisional,
+    Section,
+)
+
+_F64 = np.dtype("<f8")
+_U64 = np.dtype("<u8")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A decoded frame: timestamps int64 [T], values float64 [S, T], presence uint8 [S, T] (None: all PRESENT).
+
+    The value of a cell that is not PRESENT repeats the one before it in its row (0 at first) and means nothing.
+    """
+
+    header: FrameHeader
+    timestamps: NDArray[np.int64]
+    values: NDArray[np.float64]
+    presence: NDArray[np.uint8] | None
+    provisional: Provisional | None = None
+    correction: Correction | None = None
+
+    @property
+    def cells(self) -> NDArray[np.uint8]:
+        """`presence`, made where it is None."""
+        return np.full(self.values.shape, PRESENT, np.uint8) if self.presence is None else self.presence
+
+
+def encode(
+    key: FrameKey,
+    timestamps: Sequence[int] | NDArray[np.int64],
+    values: NDArray[np.float64],
+    presence: NDArray[np.uint8] | None = None,
+    *,
+    provisional: Provisional | None = None,
+    correction: Correction | None = None,
+    level: int = LEVEL,
+) -> bytes:
+    """A frame of values float64 [S, T] at T strictly increasing ms; presence uint8 [S, T] (None: all PRESENT)."""
+    times = [int(t) for t in timestamps]
+    body = encode_body(times, values, presence, provisional, correction)
+    return pack(key, times, len(values) if times else 0, body, level)
+
+
+def encode_body(
+    timestamps: Sequence[int],
+    values: NDArray[np.float64],
+    presence: NDArray[np.uint8] | None = None,
+    provisional: Provisional | None = None,
+    correction: Correction | None = None,
+) -> bytes:
+    """The uncompressed body of that frame."""
+    if not timestamps:
+        return record_sections(provisional, correction)
+    if (
+        values.ndim != 2
+        or values.shape[1] != len(timestamps)
+        or (presence is not None and presence.shape != values.shape)
+    ):
+        raise FrameError("values and presence need the shape [rows, timestamps]")
+    out = [timestamps_section(timestamps)]
+    if values.size:
+        bits = np.ascontiguousarray(values, _F64).view(_U64)
+        if presence is not None and not (presence == PRESENT).all():
+            if presence.max() > STALE:
+                raise FrameError("cell states are 0, 1 or 2, one a value")
+            out.append(section(Section.PRESENCE, _encode_presence(presence)))
+            bits = _fill(bits, presence)
+        first = bits[:, 0]
+        rest = bits[:, 1:] ^ bits[:, :-1]
+        out.append(section(Section.VALUES, b"\0" + _planes(first) + _planes(rest)))
+    out.append(record_sections(provisional, correction))
+    return b"".join(out)
+
+
+def decode(buffer: Buffer, offset: int = 0) -> Frame:
+    """The frame at `offset`; FrameError for anything damaged, cut, or written by a later version."""
+    header, body = unpack(buffer, offset)
+    return decode_body(header, body)
+
+
+def decode_body(header: FrameHeader, body: bytes) -> Frame:
+    """The frame of a header and its uncompressed body."""
+    found = sections(body)
+    slots, rows = header.slots, header.rows
+    provisional = read_provisional(found[Section.PROVISIONAL][1]) if Section.PROVISIONAL in found else None
+    correction = read_correction(found[Section.CORRECTION][1]) if Section.CORRECTION in found else None
+    if Flags.PROVISIONAL in header.flags and provisional is None:
+        raise FrameError("provisional frame without its clock record")
+    if not slots:
+        return Frame(header, np.empty(0, np.int64), np.empty((0, 0)), None, provisional, correction)
+    if Section.TIMESTAMPS not in found or (rows and Section.VALUES not in found):
+        raise FrameError("frame without timestamps or values")
+    try:
+        timestamps = np.array(read_timestamps(bytes(found[Section.TIMESTAMPS][1]), header), np.int64)
+    except OverflowError:
+        raise FrameError("timestamps beyond 64 bits") from None
+    values = _decode_values(*found[Section.VALUES], rows, slots) if rows else np.empty((0, slots))
+    presence = None
+    if Section.PRESENCE in found:
+        presence = _decode_presence(found[Section.PRESENCE][1], rows, slots)
+    return Frame(header, timestamps, values, presence, provisional, correction)
+
+
+def _planes(bits: NDArray[np.uint64]) -> bytes:
+    return np.ascontiguousarray(bits).view(np.uint8).reshape(-1, 8).T.tobytes()
+
+
+def _unplane(data: memoryview, count: int) -> NDArray[np.uint64]:
+    planes = np.frombuffer(data, np.uint8).reshape(8, count)
+    return np.ascontiguousarray(planes.T).view(_U64).reshape(count)
+
+
+def _fill(bits: NDArray[np.uint64], presence: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    here = presence == PRESENT
+    source = np.where(here, np.arange(1, bits.shape[1] + 1), 0)
+    np.maximum.accumulate(source, axis=1, out=source)
+    padded = np.concatenate((np.zeros((len(bits), 1), _U64), bits), axis=1)
+    return np.take_along_axis(padded, source, axis=1)
+
+
+def _decode_values(kind: int, payload: memoryview, rows: int, slots: int) -> NDArray[np.float64]:
+    if kind != 0:
+        raise FrameError(f"values of kind {kind}; this version reads floats (0): update it")
+    if not payload or payload[0] != 0:
+        raise FrameError("values of an unknown encoding: update this program")
+    if len(payload) != 1 + 8 * rows * slots:
+        raise FrameError(f"{len(payload)} bytes of values for {rows} x {slots} cells")
+    bits = np.empty((rows, slots), _U64)
+    bits[:, 0] = _unplane(payload[1 : 1 + 8 * rows], rows)
+    if slots > 1:
+        bits[:, 1:] = _unplane(payload[1 + 8 * rows :], rows * (slots - 1)).reshape(rows, slots - 1)
+        np.bitwise_xor.accumulate(bits, axis=1, out=bits)
+    return bits.view(_F64)
+
+
+def _encode_presence(presence: NDArray[np.uint8]) -> bytes:
+    rows, slots = presence.shape
+    width = (slots + 3) // 4
+    padded = np.zeros((rows, 4 * width), np.uint8)
+    padded[:, :slots] = presence
+    quads = padded.reshape(rows, width, 4)
+    packed = quads[:, :, 0] | quads[:, :, 1] << 2 | quads[:, :, 2] << 4 | quads[:, :, 3] << 6
+    patterns: dict[bytes, int] = {}
+    index = np.zeros(rows, np.uint32)
+    gaps = np.flatnonzero((presence != PRESENT).any(axis=1))
+    data = packed.tobytes()
+    for row in gaps.tolist():
+        index[row] = patterns.setdefault(data[row * width : (row + 1) * width], len(patterns) + 1)
+    return len(patterns).to_bytes(4, "little") + b"".join(patterns) + index.astype(_index_type(len(patterns))).tobytes()
+
+
+def _index_type(patterns: int) -> str:
+    return "u1" if patterns < 256 else "<u2" if patterns < 65_536 else "<u4"
+
+
+def _decode_presence(payload: memoryview, rows: int, slots: int) -> NDArray[np.uint8]:
+    if len(payload) < 4:
+        raise FrameError("presence ends too early")
+    count = int.from_bytes(payload[:4], "little")
+    width = (slots + 3) // 4
+    kind = np.dtype(_index_type(count))
+    if count > rows or len(payload) != 4 + count * width + rows * kind.itemsize:
+        raise FrameError(f"{len(payload)} bytes of presence for {count} patterns, {rows} x {slots} cells")
+    packed = np.frombuffer(payload[4 : 4 + count * width], np.uint8).reshape(count, width)
+    index = np.frombuffer(payload[4 + count * width :], kind)
+    cells = np.full((count + 1, 4 * width), PRESENT, np.uint8)
+    for shift in range(4):
+        cells[1:, shift::4] = packed >> 2 * shift & 3
+    cells = cells[:, :slots]
+    if cells.max(initial=ABSENT) > STALE or index.max(initial=0) > count:
+        raise FrameError("presence with an unknown cell state or pattern")
+    return np.ascontiguousarray(cells[index])
