@@ -1,0 +1,230 @@
+"""The newest samples of one lane in memory: time-major arrays that grow, presence as shared patterns beside them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.frames.model import ABSENT, PRESENT, STALE
+from common.labels import Labels
+from common.tsdb.join import Line, Piece
+
+SLOTS = 480
+"""Slots of a full chunk."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """What a chunk held when it was looked at: T slots in order of arrival, S rows.
+
+    timestamps int64 [T]; values float64 [T, S]; pattern int32 [T] indexes `patterns` (uint8 [S] cell states, None for
+    all PRESENT); arrival int64 [T] ascends; `ordered`: timestamps strictly increase.
+    """
+
+    timestamps: NDArray[np.int64]
+    values: NDArray[np.float64]
+    pattern: NDArray[np.int32]
+    patterns: list[NDArray[np.uint8] | None]
+    arrival: NDArray[np.int64]
+    ordered: bool
+
+    @property
+    def first(self) -> int:
+        """The lowest timestamp."""
+        return int(self.timestamps[0] if self.ordered else self.timestamps.min())
+
+    @property
+    def last(self) -> int:
+        """The highest timestamp."""
+        return int(self.timestamps[-1] if self.ordered else self.timestamps.max())
+
+
+class Chunk:
+    """A growing run of slots of one schema."""
+
+    __slots__ = (
+        "_ids",
+        "arrival",
+        "first",
+        "last",
+        "ordered",
+        "pattern",
+        "patterns",
+        "rows",
+        "slots",
+        "times",
+        "values",
+    )
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.slots = 0
+        self.ordered = True
+        self.first = 0
+        self.last = 0
+        self.times = np.empty(0, np.int64)
+        self.values = np.empty((0, rows))
+        self.pattern = np.empty(0, np.int32)
+        self.arrival = np.empty(0, np.int64)
+        self.patterns: list[NDArray[np.uint8] | None] = [None]
+        self._ids: dict[bytes, int] = {}
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        return self.values.nbytes + 20 * len(self.times) + self.rows * (len(self.patterns) - 1)
+
+    def append(
+        self,
+        timestamps: NDArray[np.int64],
+        values: NDArray[np.float64],
+        presence: NDArray[np.uint8] | None,
+        arrival: int,
+    ) -> None:
+        """Add slots: values and presence are [S, T] as in frames, `arrival` numbers the first of them."""
+        count = len(timestamps)
+        old, new = self.slots, self.slots + count
+        if new > len(self.times):
+            self._grow(new)
+        self.times[old:new] = timestamps
+        self.values[old:new] = values.T
+        self.arrival[old:new] = np.arange(arrival, arrival + count)
+        if presence is None or (presence == PRESENT).all():
+            self.pattern[old:new] = 0
+        else:
+            for slot in range(count):
+                self.pattern[old + slot] = self._pattern(presence[:, slot])
+        first, last = int(timestamps.min()), int(timestamps.max())
+        if old:
+            self.ordered = self.ordered and first > self.last
+            first, last = min(first, self.first), max(last, self.last)
+        if self.ordered and count > 1:
+            self.ordered = bool((np.diff(timestamps) > 0).all())
+        self.first, self.last = first, last
+        self.slots = new
+
+    def _pattern(self, cells: NDArray[np.uint8]) -> int:
+        if (cells == PRESENT).all():
+            return 0
+        key = cells.tobytes()
+        at = self._ids.get(key)
+        if at is None:
+            at = self._ids[key] = len(self.patterns)
+            self.patterns.append(np.frombuffer(key, np.uint8))
+        return at
+
+    def _grow(self, needed: int) -> None:
+        capacity = max(needed, min(2 * needed, SLOTS), 4)
+        for name in ("times", "values", "pattern", "arrival"):
+            array = getattr(self, name)
+            grown = np.empty((capacity, *array.shape[1:]), array.dtype)
+            grown[: self.slots] = array[: self.slots]
+            setattr(self, name, grown)
+
+    def view(self) -> View:
+        """The content as it is now; later appends don't change it."""
+        n = self.slots
+        return View(self.times[:n], self.values[:n], self.pattern[:n], self.patterns, self.arrival[:n], self.ordered)
+
+
+def pieces(
+    view: View,
+    columns: NDArray[np.intp],
+    prints: NDArray[np.uint64],
+    labels: Callable[[NDArray[np.intp]], list[Labels]],
+    start: int,
+    end: int,
+) -> Iterator[Piece]:
+    """The rows `columns` of a view between two times (inclusive); slots with equal timestamps go to separate pieces.
+
+    `prints` are those of the columns; `labels` is asked with positions in `columns`.
+    """
+    if view.ordered:
+        low = int(np.searchsorted(view.timestamps, start, "left"))
+        high = int(np.searchsorted(view.timestamps, end, "right"))
+        if low < high:
+            yield from _piece(view, slice(low, high), columns, prints, labels)
+        return
+    order = np.lexsort((view.arrival, view.timestamps))
+    times = view.timestamps[order]
+    low, high = int(np.searchsorted(times, start, "left")), int(np.searchsorted(times, end, "right"))
+    order, times = order[low:high], times[low:high]
+    while len(order):
+        again = np.diff(times, prepend=times[0] - 1) == 0
+        yield from _piece(view, order[~again], columns, prints, labels)
+        order, times = order[again], times[again]
+
+
+def _piece(
+    view: View,
+    slots: slice | NDArray[np.intp],
+    columns: NDArray[np.intp],
+    prints: NDArray[np.uint64],
+    labels: Callable[[NDArray[np.intp]], list[Labels]],
+) -> Iterator[Piece]:
+    times, arrival = view.timestamps[slots], view.arrival[slots]
+    used, pattern = np.unique(view.pattern[slots], return_inverse=True)
+    if len(used) == 1 and used[0] == 0:
+        line_of = np.zeros(len(columns), np.intp)
+        yield Piece(prints, [Line(times, None, arrival)], line_of, _Values(view.values[slots], columns).all, labels)
+        return
+    cells = np.stack([_states(view.patterns[i], columns) for i in used])
+    kinds, line_of = unique_rows(np.ascontiguousarray(cells.T))
+    lines: list[Line] = []
+    kept: list[NDArray[np.intp] | None] = []
+    number = np.full(len(kinds), -1, np.intp)
+    for i, kind in enumerate(kinds):
+        state = kind[pattern]
+        keep = np.flatnonzero(state != ABSENT)
+        if not len(keep):
+            continue
+        number[i] = len(lines)
+        stale = state[keep] == STALE
+        lines.append(Line(times[keep], stale if stale.any() else None, arrival[keep]))
+        kept.append(None if len(keep) == len(times) else keep)
+    line_of = number[line_of]
+    rows = np.flatnonzero(line_of >= 0)
+    if not len(rows):
+        return
+    line_of = line_of[rows]
+    values = _Values(view.values[slots], columns[rows], line_of, kept)
+    yield Piece(prints[rows], lines, line_of, values.gaps, lambda some: labels(rows[some]))
+
+
+def _states(cells: NDArray[np.uint8] | None, columns: NDArray[np.intp]) -> NDArray[np.uint8]:
+    return np.full(len(columns), PRESENT, np.uint8) if cells is None else cells[columns]
+
+
+def unique_rows(rows: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """Distinct rows of a contiguous uint8 [N, W], and which of them each row is, intp [N]."""
+    keys = rows.view(np.dtype((np.void, rows.shape[1]))).reshape(len(rows))
+    _, where, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return rows[where], inverse.reshape(len(rows))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Values:
+    """Reads columns of time-major values as left-aligned rows."""
+
+    values: NDArray[np.float64]
+    columns: NDArray[np.intp]
+    line_of: NDArray[np.intp] | None = None
+    kept: list[NDArray[np.intp] | None] | None = None
+
+    def all(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        """[len(rows), T], where every slot counts."""
+        return self.values[:, self.columns[rows]].T
+
+    def gaps(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        """The same where rows leave slots out."""
+        out = self.all(rows)
+        assert self.line_of is not None
+        assert self.kept is not None
+        line_of = self.line_of[rows]
+        for line in np.unique(line_of).tolist():
+            keep = self.kept[line]
+            if keep is not None:
+                mine = np.flatnonzero(line_of == line)
+                out[mine, : len(keep)] = out[mine[:, None], keep]
+        return out

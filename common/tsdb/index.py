@@ -1,0 +1,154 @@
+"""Label sets that many sources share, indexed so that a matcher runs once per distinct value, never per series.
+
+A series is a row (labels of a sub-schema) under a target (labels of a source). Where both name a label, the row's
+value holds: that is what `honor_labels` means, and who doesn't want it renames the row's label before.
+"""
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.labels import Labels, Matcher
+
+_MASK = (1 << 64) - 1
+_serials = itertools.count(1)
+
+
+def pair_print(name: str, value: str) -> int:
+    """A 64-bit hash of one label, keyed by the process: prints of a label set are sums of these, modulo 2**64."""
+    # The tuple hash has 32 bits on small machines, hence two of them.
+    return ((hash((value, name, 0)) << 32) ^ hash((name, value))) & _MASK
+
+
+class Target:
+    """Target labels of a source at one version."""
+
+    __slots__ = ("labels", "names", "print", "serial", "values")
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.values = dict(labels.pairs)
+        self.names = frozenset(self.values)
+        self.serial = next(_serials)
+        self.print = sum(pair_print(*pair) for pair in labels) & _MASK
+
+    def outcomes(self, matchers: Sequence[Matcher]) -> tuple[bool, ...]:
+        """For each matcher, whether it holds on a row that doesn't name the label itself."""
+        get = self.values.get
+        return tuple([matcher.matches(get(matcher.name, "")) for matcher in matchers])
+
+
+class RowIndex:
+    """The rows of one sub-schema or of one block's metric: an inverted index, built at first use."""
+
+    __slots__ = ("_names", "_present", "_prints", "rows", "serial")
+
+    def __init__(self, rows: Sequence[Labels]) -> None:
+        self.rows = rows
+        self.serial = next(_serials)
+        self._names: dict[str, dict[str, NDArray[np.intp]]] | None = None
+        self._present: dict[str, NDArray[np.bool_]] = {}
+        self._prints: NDArray[np.uint64] | None = None
+
+    def names(self) -> dict[str, dict[str, NDArray[np.intp]]]:
+        """Rows by label name and value."""
+        if self._names is None:
+            lists: dict[str, dict[str, list[int]]] = {}
+            for row, labels in enumerate(self.rows):
+                for name, value in labels.pairs:
+                    lists.setdefault(name, {}).setdefault(value, []).append(row)
+            self._names = {
+                name: {value: np.array(rows, dtype=np.intp) for value, rows in values.items()}
+                for name, values in lists.items()
+            }
+        return self._names
+
+    def has(self, name: str) -> NDArray[np.bool_]:
+        """Which rows name the label; bool [rows]."""
+        mask = self._present.get(name)
+        if mask is None:
+            mask = np.zeros(len(self.rows), dtype=np.bool_)
+            for rows in self.names().get(name, {}).values():
+                mask[rows] = True
+            self._present[name] = mask
+        return mask
+
+    def match(self, matchers: Sequence[Matcher], outcomes: Sequence[bool]) -> NDArray[np.intp]:
+        """Rows that satisfy every matcher, ascending, given the `outcomes` for rows without the label."""
+        names = self.names()
+        mask: NDArray[np.bool_] | None = None
+        for matcher, otherwise in zip(matchers, outcomes, strict=True):
+            values = names.get(matcher.name)
+            if not values:
+                if not otherwise:
+                    return np.empty(0, dtype=np.intp)
+                continue
+            hit = ~self.has(matcher.name) if otherwise else np.zeros(len(self.rows), dtype=np.bool_)
+            if matcher.type == "=":
+                rows = values.get(matcher.value)
+                if rows is not None:
+                    hit[rows] = True
+            else:
+                for value, rows in values.items():
+                    if matcher.matches(value):
+                        hit[rows] = True
+            mask = hit if mask is None else mask & hit
+        return np.arange(len(self.rows), dtype=np.intp) if mask is None else np.flatnonzero(mask)
+
+    def prints(self, target: Target) -> NDArray[np.uint64]:
+        """Prints of the full label sets under `target`, uint64 [rows]: equal sets have equal prints."""
+        if self._prints is None:
+            cache: dict[tuple[str, str], int] = {}
+            sums = []
+            for labels in self.rows:
+                total = 0
+                for pair in labels.pairs:
+                    each = cache.get(pair)
+                    if each is None:
+                        each = cache[pair] = pair_print(*pair)
+                    total += each
+                sums.append(total & _MASK)
+            self._prints = np.array(sums, dtype=np.uint64)
+        prints = self._prints + np.uint64(target.print)
+        for name in target.names & self.names().keys():
+            prints[self.has(name)] -= np.uint64(pair_print(name, target.values[name]))
+        return prints
+
+    def labels(self, row: int, target: Target) -> Labels:
+        """The full label set of a row under `target`."""
+        mine = self.rows[row]
+        if target.names.isdisjoint(self.names()):
+            return Labels.from_sorted(tuple(sorted(mine.pairs + target.labels.pairs)))
+        return target.labels.merge(mine)
+
+
+class LabelCache:
+    """Full label sets by (index, target, row); at `limit` entries it starts over."""
+
+    def __init__(self, limit: int = 200_000) -> None:
+        self._limit = limit
+        self._count = 0
+        self._tables: dict[tuple[int, int], dict[int, Labels]] = {}
+
+    def get(self, index: RowIndex, target: Target, rows: NDArray[np.intp]) -> list[Labels]:
+        """Full label sets of `rows`, in that order."""
+        table = self._tables.get((index.serial, target.serial))
+        if table is None:
+            if self._count > self._limit:
+                self.clear()
+            table = self._tables[index.serial, target.serial] = {}
+        out: list[Labels] = []
+        for row in rows.tolist():
+            labels = table.get(row)
+            if labels is None:
+                labels = table[row] = index.labels(row, target)
+                self._count += 1
+            out.append(labels)
+        return out
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._tables = {}
+        self._count = 0

@@ -1,0 +1,73 @@
+"""What a store is told, what it answers to appends, and what it says of itself."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from common.tsdb.wal import Loss
+
+_DAY = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """Limits and sizes; every refusal names the field that caused it."""
+
+    retention_ms: int = 15 * _DAY
+    """Samples older than this, counted from the newest one (or now, if that is earlier), are dropped; 0 keeps all."""
+    wal_segment_bytes: int = 32 << 20
+    max_series: int = 2_000_000
+    max_series_per_source: int = 200_000
+    max_labels: int = 64
+    max_label_name_bytes: int = 1024
+    max_label_value_bytes: int = 4096
+    max_schemas_per_hour: int = 120
+    """New schemas of one source in an hour."""
+    max_pending_bytes: int = 64 << 20
+    """Appended but not committed."""
+    max_quarantine_bytes: int = 64 << 20
+    """Of damaged records kept for inspection; the oldest go first."""
+
+
+class Outcome(StrEnum):
+    """What became of a frame."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    QUARANTINED = "quarantined"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """An outcome, why (empty if accepted; a short fixed word, fit for a metric label) and in how many words."""
+
+    outcome: Outcome
+    reason: str = ""
+    detail: str = ""
+    samples: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStats:
+    """Counters since the store was opened, and gauges; bytes, milliseconds."""
+
+    series: int
+    sources: int
+    schemas: int
+    chunks: int
+    head_bytes: int
+    first: int | None
+    last: int | None
+    samples: int
+    frames: dict[str, int]
+    refused: dict[str, int]
+    duplicate_samples: int
+    late_slots: int
+    wal_segments: int
+    wal_bytes: int
+    wal_pending_bytes: int
+    bytes_written: int
+    commits: int
+    failed_commits: int
+    paused: str
+    loss: Loss

@@ -1,0 +1,252 @@
+"""What the store knows of sources and schemas: target-label versions, had ranges, and which rows matchers choose."""
+
+from array import array
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.frames.model import Epoch, Schema, SchemaHash, SourceId
+from common.frames.ranges import EMPTY, RangeSet
+from common.labels import Labels, Matcher
+from common.tsdb.head import Chunk
+from common.tsdb.index import LabelCache, RowIndex, Target
+
+MAX_EPOCHS = 1024
+"""Epochs of a source whose ranges are remembered; the oldest is forgotten first."""
+MAX_CHECKSUMS = 4096
+"""Frames of an epoch whose checksums are remembered, to tell a repeat from a clash."""
+
+
+class StoredSchema:
+    """A schema with the indexes of its parts, which are shared by all schemas that contain them."""
+
+    __slots__ = ("encoded", "hash", "offsets", "parts", "rows", "schema")
+
+    def __init__(self, schema: Schema, encoded: bytes, parts: Sequence[RowIndex]) -> None:
+        self.schema = schema
+        self.hash: SchemaHash = schema.hash
+        self.encoded = encoded
+        self.parts = parts
+        self.rows = schema.rows
+        self.offsets = np.cumsum([0, *(len(part.rows) for part in parts)])
+
+    def prints(self, target: Target) -> NDArray[np.uint64]:
+        """Prints of all rows under `target`."""
+        return np.concatenate([part.prints(target) for part in self.parts])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """Rows of a schema that matchers chose: `columns` intp, ascending, and the same by part."""
+
+    columns: NDArray[np.intp]
+    parts: Sequence[tuple[RowIndex, NDArray[np.intp]]]
+
+    def prints(self, target: Target) -> NDArray[np.uint64]:
+        """Prints of the chosen rows under `target`."""
+        return np.concatenate([index.prints(target)[rows] for index, rows in self.parts])
+
+    def labels(self, positions: NDArray[np.intp], target: Target, cache: LabelCache) -> list[Labels]:
+        """Full label sets of the rows at `positions` among the chosen."""
+        if len(self.parts) == 1:
+            index, rows = self.parts[0]
+            return cache.get(index, target, rows[positions])
+        bounds = np.cumsum([0, *(len(rows) for _, rows in self.parts)])
+        part_of = np.searchsorted(bounds, positions, "right") - 1
+        out: list[Labels | None] = [None] * len(positions)
+        for part in np.unique(part_of).tolist():
+            index, rows = self.parts[part]
+            mine = np.flatnonzero(part_of == part)
+            found = cache.get(index, target, rows[positions[mine] - bounds[part]])
+            for at, labels in zip(mine.tolist(), found, strict=True):
+                out[at] = labels
+        return [labels for labels in out if labels is not None]
+
+
+class Selector:
+    """Runs matchers over schemas, once per (matchers, schema, outcomes on the target); keeps the latest answers."""
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._limit = limit
+        self._found: OrderedDict[tuple[object, ...], Selection | None] = OrderedDict()
+
+    def select(self, schema: StoredSchema, matchers: tuple[Matcher, ...], target: Target) -> Selection | None:
+        """The rows of `schema` that satisfy all matchers under `target`; None for no row."""
+        outcomes = target.outcomes(matchers)
+        key = (schema.hash, matchers, outcomes)
+        try:
+            found = self._found[key]
+            self._found.move_to_end(key)
+        except KeyError:
+            found = self._found[key] = _select(schema, matchers, outcomes)
+            while len(self._found) > self._limit:
+                self._found.popitem(last=False)
+        return found
+
+    def clear(self) -> None:
+        """Forget all answers."""
+        self._found.clear()
+
+
+def _select(schema: StoredSchema, matchers: Sequence[Matcher], outcomes: Sequence[bool]) -> Selection | None:
+    parts = []
+    columns = []
+    for index, offset in zip(schema.parts, schema.offsets.tolist(), strict=False):
+        rows = index.match(matchers, outcomes)
+        if len(rows):
+            parts.append((index, rows))
+            columns.append(rows + offset)
+    return Selection(np.concatenate(columns), parts) if parts else None
+
+
+class Strand:
+    """Chunks of one lane of a source under one schema and one version of its target labels, oldest arrival first."""
+
+    __slots__ = ("chunks", "lane", "schema", "target")
+
+    def __init__(self, lane: int, schema: StoredSchema, target: Target) -> None:
+        self.lane = lane
+        self.schema = schema
+        self.target = target
+        self.chunks: list[Chunk] = []
+
+
+class Ledger:
+    """Frames of one source that were taken: ranges by epoch, durable and not yet, with the latest checksums."""
+
+    __slots__ = ("_checksums", "_pending", "durable")
+
+    def __init__(self) -> None:
+        self.durable: dict[Epoch, RangeSet] = {}
+        self._pending: dict[Epoch, set[int]] = {}
+        self._checksums: dict[Epoch, tuple[array[int], array[int]]] = {}
+
+    def __contains__(self, key: tuple[Epoch, int]) -> bool:
+        epoch, seq = key
+        return seq in self.durable.get(epoch, EMPTY) or seq in self._pending.get(epoch, ())
+
+    def checksum(self, epoch: Epoch, seq: int) -> int | None:
+        """The checksum that the frame was taken with, if it is remembered."""
+        seqs, crcs = self._checksums.get(epoch, (None, None))
+        if seqs is None or crcs is None:
+            return None
+        at = bisect_left(seqs, seq)
+        return crcs[at] if at < len(seqs) and seqs[at] == seq else None
+
+    def take(self, epoch: Epoch, seq: int, crc: int) -> None:
+        """Note a frame as taken, not yet durable."""
+        self._pending.setdefault(epoch, set()).add(seq)
+        seqs, crcs = self._checksums.setdefault(epoch, (array("Q"), array("L")))
+        at = bisect_left(seqs, seq)
+        seqs.insert(at, seq)
+        crcs.insert(at, crc)
+        if len(seqs) > MAX_CHECKSUMS:
+            del seqs[0], crcs[0]
+        while len(self._checksums) > MAX_EPOCHS:
+            del self._checksums[next(iter(self._checksums))]
+
+    def taken(self) -> dict[Epoch, RangeSet]:
+        """All that was taken, durable or not."""
+        out = dict(self.durable)
+        for epoch, seqs in self._pending.items():
+            out[epoch] = out.get(epoch, EMPTY).union(RangeSet.of(*seqs))
+        return out
+
+    def settle(self, epoch: Epoch, seq: int) -> None:
+        """Note a frame as durable."""
+        waiting = self._pending.get(epoch)
+        if waiting is not None:
+            waiting.discard(seq)
+            if not waiting:
+                del self._pending[epoch]
+        self.durable[epoch] = self.durable.get(epoch, EMPTY).add(seq)
+        while len(self.durable) > MAX_EPOCHS:
+            del self.durable[next(iter(self.durable))]
+
+    def restore(self, have: Mapping[Epoch, RangeSet]) -> None:
+        """Add ranges that a log remembered."""
+        for epoch, ranges in have.items():
+            self.durable[epoch] = self.durable.get(epoch, EMPTY).union(ranges)
+
+
+class Source:
+    """One source: its target labels (latest version last), ledger and strands."""
+
+    __slots__ = ("id", "ledger", "prints", "schema_times", "schemas", "strands", "targets")
+
+    def __init__(self, source: SourceId) -> None:
+        self.id = source
+        self.targets: list[Target] = []
+        self.ledger = Ledger()
+        self.strands: dict[tuple[int, SchemaHash, int], Strand] = {}
+        self.schemas: set[SchemaHash] = set()
+        self.schema_times: list[float] = []
+        self.prints: NDArray[np.uint64] = np.empty(0, np.uint64)
+
+    @property
+    def target(self) -> Target:
+        """The target labels that hold now."""
+        if not self.targets:
+            self.targets.append(Target(Labels()))
+        return self.targets[-1]
+
+    def set_target(self, labels: Labels) -> bool:
+        """Make `labels` the target labels from now on; False if they are already."""
+        if self.targets and self.targets[-1].labels == labels:
+            return False
+        for target in self.targets:
+            if target.labels == labels:
+                self.targets.remove(target)
+                self.targets.append(target)
+                return True
+        self.targets.append(Target(labels))
+        return True
+
+    def series_with(self, schema: StoredSchema) -> NDArray[np.uint64]:
+        """Prints of this source's series if `schema` came to them."""
+        return np.union1d(self.prints, schema.prints(self.target))
+
+
+class Schemas:
+    """All known schemas; equal sub-schemas share one index."""
+
+    def __init__(self) -> None:
+        self._schemas: dict[SchemaHash, StoredSchema] = {}
+        self._parts: dict[SchemaHash, RowIndex] = {}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._schemas
+
+    def __len__(self) -> int:
+        return len(self._schemas)
+
+    def __iter__(self) -> Iterator[StoredSchema]:
+        return iter(list(self._schemas.values()))
+
+    def get(self, key: SchemaHash) -> StoredSchema | None:
+        """The schema with that hash."""
+        return self._schemas.get(key)
+
+    def add(self, schema: Schema, encoded: bytes) -> StoredSchema:
+        """Keep a schema, once."""
+        stored = self._schemas.get(schema.hash)
+        if stored is None:
+            parts = []
+            for part in schema.parts:
+                index = self._parts.get(part.hash)
+                if index is None:
+                    index = self._parts[part.hash] = RowIndex(part.rows)
+                parts.append(index)
+            stored = self._schemas[schema.hash] = StoredSchema(schema, encoded, parts)
+        return stored
+
+    def discard(self, unused: Sequence[SchemaHash]) -> None:
+        """Forget schemas, and parts that no schema has any more."""
+        for key in unused:
+            self._schemas.pop(key, None)
+        alive = {part.hash for stored in self._schemas.values() for part in stored.schema.parts}
+        self._parts = {key: index for key, index in self._parts.items() if key in alive}

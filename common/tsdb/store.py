@@ -1,0 +1,531 @@
+"""The hub's store: frames in, rows out. The write-ahead log makes them durable, the head makes them readable."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.clock import Clock
+from common.errors import FormatError, FrameError, LimitError, StorageError
+from common.files import SYSTEM_FILES, DirectoryLock, Files, explain, write_atomic
+from common.frames.codec import Frame, decode
+from common.frames.model import (
+    ABSENT,
+    Epoch,
+    SchemaHash,
+    SourceId,
+    decode_schema,
+    read_header,
+)
+from common.frames.ranges import Have, format_have, parse_have
+from common.frames.varint import Reader, put_text
+from common.labels import Labels, Matcher
+from common.sample import MetricMeta, Millis
+from common.tsdb.cardinality import Cardinality, cardinality
+from common.tsdb.head import SLOTS, Chunk, View, pieces
+from common.tsdb.index import LabelCache, RowIndex, Target
+from common.tsdb.join import Piece, join
+from common.tsdb.options import Appended, Outcome, StoreOptions, StoreStats
+from common.tsdb.querier import Budget, RowBatch, SelectHints
+from common.tsdb.registry import Schemas, Selection, Selector, Source, StoredSchema, Strand
+from common.tsdb.wal import NO_TIME, RecordType, Wal
+
+_HOUR = 3600.0
+
+
+class Store:
+    """A directory of samples. All methods block, may be called from any thread, and see each other's effects at once.
+
+    Implements `common.tsdb.querier.Querier`. What `append_frame` took is readable at once and durable after `commit`.
+    """
+
+    def __init__(self, path: Path, options: StoreOptions, clock: Clock, files: Files) -> None:
+        """Use `Store.open`."""
+        self.path = path
+        self._options = options
+        self._clock = clock
+        self._disk = files
+        self._lock = threading.RLock()
+        self._schemas = Schemas()
+        self._sources: dict[SourceId, Source] = {}
+        self._selector = Selector()
+        self._label_cache = LabelCache()
+        self._meta: dict[str, dict[MetricMeta, None]] = {}
+        self._arrival = 0
+        self._unsettled: list[tuple[Source, Epoch, int]] = []
+        self._paused = ""
+        self._frames: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._directory_lock: DirectoryLock | None = None
+        self._wal = Wal(path / "wal", files, options.wal_segment_bytes, self._lock, self._had)
+
+    @classmethod
+    def open(cls, path: Path, options: StoreOptions, clock: Clock, files: Files = SYSTEM_FILES) -> "Store":
+        """Open or create the store in `path`; StorageError if it can't be used or another process has it.
+
+        Damaged records never stop it: they are quarantined or cut off, and `stats().loss` says how much.
+        """
+        store = cls(path, options, clock, files)
+        try:
+            for folder in (path, path / "wal", path / "quarantine"):
+                files.mkdir(folder)
+            store._directory_lock = DirectoryLock(path, "hub")
+            try:
+                store._recover()
+            except BaseException:
+                store._directory_lock.close()
+                raise
+        except StorageError:
+            raise
+        except OSError as err:
+            raise explain(err, path, "--storage.tsdb.path") from err
+        return store
+
+    # Recovery
+
+    def _recover(self) -> None:
+        for segment, oldest, kind, body in self._wal.recover(self._quarantine):
+            try:
+                last = self._replay(kind, body, oldest)
+                segment.last = max(segment.last, last)
+            except FormatError:
+                # The checksum holds, so these are the bytes that were written: a later version's, or a bug's.
+                self._quarantine(f"{segment.path.name}.record", bytes(body))
+                self._wal.loss.damaged_records += 1
+                self._wal.loss.damaged_bytes += len(body)
+        for source, epoch, seq in self._unsettled:
+            source.ledger.settle(epoch, seq)
+        self._unsettled.clear()
+
+    def _replay(self, kind: int, body: memoryview, oldest: bool) -> int:
+        if kind == RecordType.FRAME:
+            frame = decode(body)
+            source = self._source(frame.header.source)
+            if (frame.header.epoch, frame.header.seq) in source.ledger:
+                return NO_TIME
+            schema = self._schemas.get(frame.header.schema)
+            if schema is None and frame.header.rows:
+                raise FrameError(f"frame of unknown schema {frame.header.schema.hex()}")
+            self._take(source, schema, frame)
+            return frame.header.last if frame.header.slots else NO_TIME
+        if kind == RecordType.SCHEMA:
+            encoded = bytes(body)
+            self._keep_schema(encoded)
+        elif kind == RecordType.TARGET:
+            self._source(SourceId(bytes(body[:16]))).set_target(_unpack_labels(bytes(body[16:])))
+        elif kind == RecordType.HAVE and oldest:
+            # Later segments repeat what the records before them say; were one of those lost, the sender still has it.
+            self._source(SourceId(bytes(body[:16]))).ledger.restore(parse_have(bytes(body[16:]).decode("ascii")))
+        return NO_TIME
+
+    def _quarantine(self, name: str, data: bytes) -> None:
+        folder = self.path / "quarantine"
+        files = sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime_ns)
+        room = self._options.max_quarantine_bytes - len(data)
+        total = sum(p.stat().st_size for p in files)
+        for path in files:
+            if total <= room:
+                break
+            total -= path.stat().st_size
+            self._disk.unlink(path)
+        if room >= 0:
+            write_atomic(folder / name, data, self._disk)
+
+    def _had(self) -> list[tuple[bytes, bytes]]:
+        """Keys and bodies of HAVE records: which frames the log took before, durable once these are."""
+        out: list[tuple[bytes, bytes]] = []
+        for source in self._sources.values():
+            have = source.ledger.taken()
+            if have:
+                out.append((source.id, source.id + format_have(have).encode("ascii")))
+        return out
+
+    # Writing
+
+    def _source(self, key: SourceId) -> Source:
+        source = self._sources.get(key)
+        if source is None:
+            source = self._sources[key] = Source(key)
+        return source
+
+    def set_target(self, source: SourceId, labels: Labels) -> None:
+        """Give frames of `source` that come from now on these target labels; durable with the next commit."""
+        with self._lock:
+            entry = self._source(source)
+            if entry.set_target(labels):
+                self._log_target(entry, again=True)
+
+    def target(self, source: SourceId) -> Labels:
+        """The target labels that hold now."""
+        with self._lock:
+            entry = self._sources.get(source)
+            return entry.target.labels if entry is not None else Labels()
+
+    def _log_target(self, source: Source, again: bool = False) -> None:
+        self._wal.begin()
+        self._wal.state(RecordType.TARGET, source.id, source.id + _pack_labels(source.target.labels), again)
+
+    def has_schema(self, key: SchemaHash) -> bool:
+        """Whether frames of that schema can be appended."""
+        with self._lock:
+            return key in self._schemas
+
+    def add_schema(self, encoded: bytes) -> SchemaHash:
+        """Keep a schema; FrameError if it isn't one, LimitError if a label set exceeds a limit."""
+        schema = decode_schema(encoded)
+        limits = self._options
+        for labels in schema.labels():
+            if len(labels) > limits.max_labels:
+                raise self._over("max_labels", f"{labels} has {len(labels)} labels; at most {limits.max_labels}")
+            for name, value in labels.pairs:
+                if len(name) > limits.max_label_name_bytes:
+                    text = f"label name {name[:40]!r}... is longer than {limits.max_label_name_bytes} bytes"
+                    raise self._over("max_label_name_bytes", text)
+                if len(value) > limits.max_label_value_bytes:
+                    text = f"value of label {name!r} is longer than {limits.max_label_value_bytes} bytes"
+                    raise self._over("max_label_value_bytes", text)
+        with self._lock:
+            return self._keep_schema(encoded)
+
+    def _over(self, reason: str, text: str) -> LimitError:
+        self._refused[reason] += 1
+        return LimitError(f"{text} (limit {reason})")
+
+    def _keep_schema(self, encoded: bytes) -> SchemaHash:
+        schema = decode_schema(encoded)
+        for meta in schema.meta():
+            self._meta.setdefault(meta.name, {})[meta] = None
+        return self._schemas.add(schema, encoded).hash
+
+    def append_frame(self, data: bytes) -> Appended:
+        """Take one frame. A repeat is a duplicate; the same key with other bytes, or damage, is quarantined."""
+        with self._lock:
+            result = self._append(data)
+            self._frames[result.outcome] += 1
+            if result.outcome is Outcome.REFUSED:
+                self._refused[result.reason] += 1
+            return result
+
+    def _append(self, data: bytes) -> Appended:
+        try:
+            header = read_header(data)
+        except FrameError as err:
+            return self._reject("damaged", f"damaged-{self._arrival}.frame", data, str(err))
+        source = self._source(header.source)
+        if (header.epoch, header.seq) in source.ledger:
+            crc = source.ledger.checksum(header.epoch, header.seq)
+            if crc is None or crc == header.crc:
+                return Appended(Outcome.DUPLICATE)
+            name = f"{header.source.hex()}-{header.epoch:016x}-{header.seq}.frame"
+            return self._reject("clash", name, data, "another frame with this source, epoch and number was taken")
+        if self._paused:
+            return Appended(Outcome.REFUSED, "paused", self._paused)
+        if self._wal.pending + len(data) > self._options.max_pending_bytes:
+            limit = f"{self._options.max_pending_bytes} bytes wait for a commit"
+            return Appended(Outcome.REFUSED, "max_pending_bytes", limit)
+        schema = self._schemas.get(header.schema)
+        if schema is None and header.rows:
+            return Appended(Outcome.REFUSED, "unknown_schema", header.schema.hex())
+        try:
+            frame = decode(data)
+            if schema is not None and schema.rows != header.rows:
+                raise FrameError(f"frame has {header.rows} rows, its schema {schema.rows}")
+        except FrameError as err:
+            return self._reject("damaged", f"damaged-{self._arrival}.frame", data, str(err))
+        if schema is not None and schema.hash not in source.schemas:
+            refusal = self._admit(source, schema)
+            if refusal is not None:
+                return refusal
+        self._log_target(source)
+        if schema is not None:
+            self._wal.state(RecordType.SCHEMA, schema.hash, schema.encoded)
+        self._wal.append(RecordType.FRAME, bytes(data), header.last if header.slots else NO_TIME)
+        samples = self._take(source, schema, frame)
+        return Appended(Outcome.ACCEPTED, samples=samples)
+
+    def _reject(self, reason: str, name: str, data: bytes, detail: str) -> Appended:
+        try:
+            self._quarantine(name, bytes(data))
+        except OSError as err:
+            detail = f"{detail}; not kept for inspection: {err}"
+        return Appended(Outcome.QUARANTINED, reason, detail)
+
+    def _admit(self, source: Source, schema: StoredSchema) -> Appended | None:
+        """Count a schema that is new to the source; a refusal if that goes over a limit."""
+        limits, now = self._options, self._clock.monotonic()
+        source.schema_times = [at for at in source.schema_times if now - at < _HOUR]
+        if len(source.schema_times) >= limits.max_schemas_per_hour:
+            text = f"{len(source.schema_times)} new schemas within an hour"
+            return Appended(Outcome.REFUSED, "max_schemas_per_hour", text)
+        prints = source.series_with(schema)
+        if len(prints) > limits.max_series_per_source:
+            return Appended(Outcome.REFUSED, "max_series_per_source", f"{len(prints)} series of one source")
+        total = self._counts["series"] + len(prints) - len(source.prints)
+        if total > limits.max_series:
+            return Appended(Outcome.REFUSED, "max_series", f"{total} series")
+        source.schema_times.append(now)
+        self._adopt(source, schema)
+        return None
+
+    def _adopt(self, source: Source, schema: StoredSchema) -> None:
+        prints = source.series_with(schema)
+        self._counts["series"] += len(prints) - len(source.prints)
+        source.prints = prints
+        source.schemas.add(schema.hash)
+
+    def _take(self, source: Source, schema: StoredSchema | None, frame: Frame) -> int:
+        """Put a decoded frame into head and ledger; the samples in it."""
+        header = frame.header
+        source.ledger.take(header.epoch, header.seq, header.crc)
+        self._unsettled.append((source, header.epoch, header.seq))
+        if schema is None or not header.slots:
+            return 0
+        if schema.hash not in source.schemas:
+            self._adopt(source, schema)
+        key = (header.lane, schema.hash, source.target.serial)
+        strand = source.strands.get(key)
+        if strand is None:
+            strand = source.strands[key] = Strand(header.lane, schema, source.target)
+        if not strand.chunks or strand.chunks[-1].slots + header.slots > max(SLOTS, header.slots):
+            strand.chunks.append(Chunk(schema.rows))
+        chunk = strand.chunks[-1]
+        if chunk.slots and header.first <= chunk.last:
+            self._counts["late"] += header.slots
+        chunk.append(frame.timestamps, frame.values, frame.presence, self._arrival)
+        self._arrival += header.slots
+        samples = frame.values.size
+        if frame.presence is not None:
+            samples -= int(np.count_nonzero(frame.presence == ABSENT))
+        self._counts["samples"] += samples
+        return samples
+
+    def commit(self) -> None:
+        """Make everything durable that was appended before: one write and one fsync a segment.
+
+        StorageError if the disk refuses: appends are then refused as `paused` until a later commit succeeds, what was
+        appended stays readable and is written again by it.
+        """
+        with self._lock:
+            unsettled = self._unsettled[:]
+        try:
+            self._wal.commit()
+        except StorageError as err:
+            with self._lock:
+                self._paused = str(err)
+                self._counts["failed_commits"] += 1
+            raise
+        with self._lock:
+            for source, epoch, seq in unsettled:
+                source.ledger.settle(epoch, seq)
+            del self._unsettled[: len(unsettled)]
+            self._paused = ""
+            self._counts["commits"] += 1
+
+    def have(self, source: SourceId) -> Have:
+        """Frames of `source` that are durable here."""
+        with self._lock:
+            entry = self._sources.get(source)
+            return dict(entry.ledger.durable) if entry is not None else {}
+
+    def maintain(self) -> None:
+        """Drop what is older than the retention time; call it every minute or so. StorageError if the disk fails."""
+        keep = self._options.retention_ms
+        newest = max((last for _, last in self._bounds()), default=None)
+        if not keep or newest is None:
+            return
+        horizon = min(newest, self._clock.now()) - keep
+        with self._lock:
+            for source in self._sources.values():
+                for strand in source.strands.values():
+                    strand.chunks = [chunk for chunk in strand.chunks if chunk.last >= horizon]
+                dead = [key for key, strand in source.strands.items() if not strand.chunks]
+                if dead:
+                    for key in dead:
+                        del source.strands[key]
+                    self._recount(source)
+            used = {key for source in self._sources.values() for key in source.schemas}
+            self._schemas.discard([s.hash for s in self._schemas if s.hash not in used])
+        self._wal.drop(lambda segment: segment.last < horizon)
+
+    def _recount(self, source: Source) -> None:
+        before = len(source.prints)
+        source.schemas = {strand.schema.hash for strand in source.strands.values()}
+        each = [strand.schema.prints(strand.target) for strand in source.strands.values()]
+        source.prints = np.unique(np.concatenate(each)) if each else source.prints[:0]
+        self._counts["series"] += len(source.prints) - before
+
+    def close(self) -> None:
+        """Commit, then release files and lock. Idempotent."""
+        lock, self._directory_lock = self._directory_lock, None
+        if lock is None:
+            return
+        try:
+            self.commit()
+        finally:
+            self._wal.close()
+            lock.close()
+
+    # Reading
+
+    def _strands(self, start: int, end: int) -> list[tuple[Strand, list[View]]]:
+        """Strands with samples between the times, and views of those chunks."""
+        out = []
+        with self._lock:
+            for source in self._sources.values():
+                for strand in source.strands.values():
+                    views = [c.view() for c in strand.chunks if c.slots and c.first <= end and c.last >= start]
+                    if views:
+                        out.append((strand, views))
+        return out
+
+    def _chosen(
+        self, matchers: Sequence[Matcher], start: int, end: int
+    ) -> Iterator[tuple[Strand, Selection, list[View]]]:
+        key = tuple(matchers)
+        for strand, views in self._strands(start, end):
+            with self._lock:
+                selection = self._selector.select(strand.schema, key, strand.target)
+            if selection is not None:
+                yield strand, selection, views
+
+    def select(
+        self,
+        matchers: Sequence[Matcher],
+        start: Millis,
+        end: Millis,
+        hints: SelectHints | None = None,
+        budget: Budget | None = None,
+    ) -> Iterator[RowBatch]:
+        """As Querier.select."""
+        found: list[Piece] = []
+        for strand, selection, views in self._chosen(matchers, start, end):
+            found.extend(self._pieces(strand, selection, views, start, end))
+        return join(found, budget)
+
+    def _pieces(self, strand: Strand, selection: Selection, views: list[View], start: int, end: int) -> Iterator[Piece]:
+        prints = selection.prints(strand.target)
+        for view in views:
+            yield from pieces(
+                view,
+                selection.columns,
+                prints,
+                lambda rows: self._labels(strand, selection, rows),
+                start,
+                end,
+            )
+
+    def _labels(self, strand: Strand, selection: Selection, rows: NDArray[np.intp]) -> list[Labels]:
+        with self._lock:
+            return selection.labels(rows, strand.target, self._label_cache)
+
+    def label_names(self, matchers: Sequence[Sequence[Matcher]], start: Millis, end: Millis) -> list[str]:
+        """As Querier.label_names."""
+        names: set[str] = set()
+        seen: dict[int, Selection] = {}
+        for each in matchers or ((),):
+            for strand, selection, _ in self._chosen(each, start, end):
+                names |= strand.target.names
+                if seen.setdefault(id(selection), selection) is selection:
+                    for index, rows in selection.parts:
+                        names.update(name for row in rows.tolist() for name, _ in index.rows[row].pairs)
+        return sorted(names)
+
+    def label_values(self, name: str, matchers: Sequence[Sequence[Matcher]], start: Millis, end: Millis) -> list[str]:
+        """As Querier.label_values."""
+        values: set[str] = set()
+        seen: dict[int, tuple[Selection, bool]] = {}
+        for each in matchers or ((),):
+            for strand, selection, _ in self._chosen(each, start, end):
+                if id(selection) not in seen:
+                    mine = {index.rows[row].get(name) for index, rows in selection.parts for row in rows.tolist()}
+                    values |= mine
+                    seen[id(selection)] = selection, "" in mine
+                if seen[id(selection)][1]:
+                    values.add(strand.target.values.get(name, ""))
+        values.discard("")
+        return sorted(values)
+
+    def series(self, matchers: Sequence[Sequence[Matcher]], start: Millis, end: Millis) -> list[Labels]:
+        """As Querier.series."""
+        found: set[Labels] = set()
+        for each in matchers or ((),):
+            for strand, selection, _ in self._chosen(each, start, end):
+                found.update(self._labels(strand, selection, np.arange(len(selection.columns))))
+        return sorted(found)
+
+    def metadata(self, name: str = "") -> dict[str, list[MetricMeta]]:
+        """As Querier.metadata."""
+        with self._lock:
+            if name:
+                return {name: list(self._meta[name])} if name in self._meta else {}
+            return {key: list(metas) for key, metas in self._meta.items()}
+
+    # About itself
+
+    def cardinality(self, limit: int = 10) -> Cardinality:
+        """Where the series of the head come from, `limit` lines a list."""
+        with self._lock:
+            counts: Counter[tuple[RowIndex, Target]] = Counter()
+            for source in self._sources.values():
+                for strand in source.strands.values():
+                    for part in strand.schema.parts:
+                        counts[part, strand.target] = 1
+            series = self._counts["series"]
+        return cardinality(list(counts), series, limit)
+
+    def _bounds(self) -> list[tuple[int, int]]:
+        with self._lock:
+            return [
+                (chunk.first, chunk.last)
+                for source in self._sources.values()
+                for strand in source.strands.values()
+                for chunk in strand.chunks
+                if chunk.slots
+            ]
+
+    def stats(self) -> StoreStats:
+        """Counters and gauges as of now."""
+        with self._lock:
+            chunks = [c for s in self._sources.values() for strand in s.strands.values() for c in strand.chunks]
+            return StoreStats(
+                series=self._counts["series"],
+                sources=len(self._sources),
+                schemas=len(self._schemas),
+                chunks=len(chunks),
+                head_bytes=sum(chunk.size for chunk in chunks),
+                first=min((chunk.first for chunk in chunks), default=None),
+                last=max((chunk.last for chunk in chunks), default=None),
+                samples=self._counts["samples"],
+                frames={str(outcome): self._frames[outcome] for outcome in Outcome},
+                refused=dict(self._refused),
+                duplicate_samples=self._counts["duplicates"],
+                late_slots=self._counts["late"],
+                wal_segments=len(self._wal.segments),
+                wal_bytes=self._wal.size,
+                wal_pending_bytes=self._wal.pending,
+                bytes_written=self._wal.bytes_written,
+                commits=self._counts["commits"],
+                failed_commits=self._counts["failed_commits"],
+                paused=self._paused,
+                loss=self._wal.loss,
+            )
+
+
+def _pack_labels(labels: Labels) -> bytes:
+    out = bytearray()
+    for pair in labels.pairs:
+        for text in pair:
+            put_text(out, text)
+    return bytes(out)
+
+
+def _unpack_labels(data: bytes) -> Labels:
+    reader = Reader(data)
+    pairs = []
+    while reader.at < len(data):
+        pairs.append((reader.text(), reader.text()))
+    return Labels(pairs)

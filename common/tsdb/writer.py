@@ -1,0 +1,147 @@
+"""Turns rows that share a timestamp (a scrape, a rule group's results) into frames of the hub's own."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import LimitError, StorageError
+from common.frames.codec import encode
+from common.frames.model import (
+    ABSENT,
+    PRESENT,
+    STALE,
+    Epoch,
+    Flags,
+    FrameKey,
+    Schema,
+    SourceId,
+    SubSchema,
+    encode_schema,
+)
+from common.labels import Labels
+from common.sample import STALE_NAN, STALE_NAN_BITS, MetricMeta, Millis
+from common.tsdb.options import Outcome
+from common.tsdb.store import Store
+
+MAX_PARTS = 16
+"""Parts of a schema before it is written anew without the rows that are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a write did: samples stored, rows whose label set was there before them, series that became stale."""
+
+    samples: int
+    duplicates: int
+    stale: int
+
+
+class SourceWriter:
+    """Writes one source. Not thread-safe; one writer a source. Each writer begins a new epoch.
+
+    A row's labels hold over target labels of the same name. A series of the write before that is missing in this one
+    gets a staleness marker at this timestamp.
+    """
+
+    def __init__(
+        self, store: Store, source: SourceId, target_labels: Labels, *, lane: int = 0, synced: bool = True
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._lane = lane
+        self._flags = Flags.SYNCED if synced else Flags(0)
+        self._epoch = Epoch(int.from_bytes(os.urandom(8), "little"))
+        self._seq = 0
+        self._column: dict[Labels, int] = {}
+        self._parts: list[SubSchema] = []
+        self._schema = Schema(())
+        self._meta: tuple[MetricMeta, ...] = ()
+        self._live = np.zeros(0, np.bool_)
+        self._last: list[Labels] = []
+        self._last_columns = np.zeros(0, np.intp)
+        self._last_duplicates = 0
+        store.set_target(source, target_labels)
+
+    def set_target(self, labels: Labels) -> None:
+        """Change the target labels; the old series get staleness markers with the next `stale_all` only."""
+        self._store.set_target(self._source, labels)
+
+    def write(
+        self, timestamp: Millis, rows: Sequence[tuple[Labels, float]], meta: Sequence[MetricMeta] = ()
+    ) -> Written:
+        """Store one value a row, all at `timestamp` (STALE_NAN marks a series as stale); of equal label sets the first.
+
+        LimitError or StorageError if the store refuses; nothing of this write is then stored.
+        """
+        keys = [labels for labels, _ in rows]
+        if keys != self._last or tuple(meta) != self._meta:
+            self._arrange(keys, tuple(meta))
+        given = np.fromiter((value for _, value in rows), np.float64, len(rows))
+        columns = self._last_columns
+        values = np.zeros(len(self._live))
+        # The first of equal label sets counts, and of repeated indexes numpy keeps the last.
+        values[columns[::-1]] = given[::-1]
+        presence = np.full(len(values), ABSENT, np.uint8)
+        presence[columns] = PRESENT
+        presence[(values.view(np.uint64) == STALE_NAN_BITS) & (presence == PRESENT)] = STALE
+        marked = self._live & (presence == ABSENT)
+        presence[marked] = STALE
+        self._send(timestamp, values, presence)
+        self._live = presence == PRESENT
+        return Written(int(self._live.sum()), self._last_duplicates, int(marked.sum()))
+
+    def stale_all(self, timestamp: Millis) -> int:
+        """Mark every live series as stale, as when a target goes away; how many."""
+        count = int(self._live.sum())
+        if count:
+            values = np.full(len(self._live), STALE_NAN)
+            self._send(timestamp, values, np.where(self._live, STALE, ABSENT).astype(np.uint8))
+            self._live = np.zeros_like(self._live)
+        return count
+
+    def _arrange(self, keys: list[Labels], meta: tuple[MetricMeta, ...]) -> None:
+        """Have a column for every label set in `keys`: those that are new make one more part of the schema."""
+        new = [key for key in dict.fromkeys(keys) if key not in self._column]
+        parts, live = list(self._parts), self._live
+        column = self._column
+        if new or meta != self._meta:
+            gone = len(column) - len(set(keys))
+            if len(parts) >= MAX_PARTS or meta != self._meta or gone > len(keys):
+                # Rows that still live stay, so that they can be marked as stale.
+                alive = [key for key, at in column.items() if live[at]]
+                order = list(dict.fromkeys([*keys, *alive]))
+                live = np.array([key in column and bool(live[column[key]]) for key in order], np.bool_)
+                column = {key: at for at, key in enumerate(order)}
+                parts = [SubSchema("rows", tuple(order), meta)]
+            else:
+                column = {**column, **{key: len(column) + at for at, key in enumerate(new)}}
+                live = np.concatenate((live, np.zeros(len(new), np.bool_)))
+                parts.append(SubSchema(f"rows{len(parts)}", tuple(new)))
+            schema = Schema(tuple(parts))
+            if not self._store.has_schema(schema.hash):
+                self._store.add_schema(encode_schema(schema))
+            self._schema = schema
+        self._parts, self._live, self._column, self._meta = parts, live, column, meta
+        self._last = keys
+        self._last_columns = np.fromiter((column[key] for key in keys), np.intp, len(keys))
+        self._last_duplicates = len(keys) - len(set(keys))
+
+    def _send(self, timestamp: Millis, values: NDArray[np.float64], presence: NDArray[np.uint8]) -> None:
+        if not len(values):
+            return
+        key = FrameKey(self._source, self._epoch, self._seq, self._lane, self._schema.hash, self._flags)
+        data = encode(key, [timestamp], values[:, None], presence[:, None])
+        result = self._store.append_frame(data)
+        if result.outcome is Outcome.REFUSED:
+            if result.reason == "paused":
+                raise StorageError(f"storage is paused: {result.detail}")
+            if result.reason == "unknown_schema":
+                # Dropped as unused since the last write.
+                self._store.add_schema(encode_schema(self._schema))
+                result = self._store.append_frame(data)
+        if result.outcome is not Outcome.ACCEPTED:
+            raise LimitError(f"samples refused: {result.detail} (limit {result.reason})")
+        self._seq += 1
