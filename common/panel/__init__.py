@@ -1,1 +1,1 @@
-"""LEDs and buzzers: patterns (pure) and outputs on gpiozero."""
+"""Indicators on GPIO pins: patterns of light and sound, outputs that carry them, the service that drives both."""

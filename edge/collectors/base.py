@@ -69,6 +69,14 @@ class Paths:
         """A path below rootfs; leading slashes of `parts` are ignored."""
         return os.path.join(self.rootfs, *(part.lstrip("/") for part in parts))  # noqa: PTH118
 
+    @property
+    def live(self) -> bool:
+        """Whether procfs is the kernel's of this machine, not a captured tree: only then may sockets speak."""
+        try:
+            return os.stat(self.procfs).st_dev == os.stat("/proc").st_dev  # noqa: PTH116
+        except OSError:
+            return False
+
     def strip_root(self, path: str) -> str:
         """`path` as seen from rootfs (`/host/var` under `--path.rootfs=/host` is `/var`)."""
         root = self.rootfs.rstrip("/")
@@ -83,11 +91,15 @@ class Flag:
 
     name: str
     help: str
+    hidden: bool = False
 
 
 def flag(name: str, default: Any, text: str) -> Any:  # the declared field type is the real one
-    """A field of an options dataclass that the flag `--name` sets; tuples are repeatable flags."""
-    return field(default=default, metadata={"flag": Flag(name, text)})
+    """A field of an options dataclass that the flag `--name` sets; tuples are repeatable flags.
+
+    Without `text` the flag is another collector's and this one only wants to know it.
+    """
+    return field(default=default, metadata={"flag": Flag(name, text, hidden=not text)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +121,10 @@ class Collector(ABC):
         self.paths = paths
         self.options = options
         self.clock = clock
+        self._prepare()
+
+    def _prepare(self) -> None:  # noqa: B027 - most have nothing to prepare
+        """Called once after construction: compile filters, check options, make caches."""
 
     @abstractmethod
     def collect(self, skip: Skip) -> list[Reading]:

@@ -8,9 +8,30 @@ from collections.abc import Mapping, Sequence
 from common.clock import Clock
 from common.errors import ConfigError
 from edge.collectors.base import Collector, Flag, Paths
+from edge.collectors.cpu import CpuCollector
+from edge.collectors.diskstats import DiskstatsCollector
+from edge.collectors.filesystem import FilesystemCollector
+from edge.collectors.hwmon import HwmonCollector
+from edge.collectors.loadavg import LoadavgCollector
+from edge.collectors.meminfo import MeminfoCollector
+from edge.collectors.netdev import NetdevCollector
 from edge.collectors.runner import Runner
+from edge.collectors.thermal_zone import ThermalZoneCollector
+from edge.collectors.time import TimeCollector
+from edge.collectors.uname import UnameCollector
 
-COLLECTORS: tuple[type[Collector], ...] = ()
+COLLECTORS: tuple[type[Collector], ...] = (
+    CpuCollector,
+    DiskstatsCollector,
+    FilesystemCollector,
+    HwmonCollector,
+    LoadavgCollector,
+    MeminfoCollector,
+    NetdevCollector,
+    ThermalZoneCollector,
+    TimeCollector,
+    UnameCollector,
+)
 """Every built-in collector, in the order in which a scrape runs them."""
 
 PATH_FLAGS = {
@@ -40,6 +61,8 @@ def add_flags(parser: argparse.ArgumentParser, collectors: Sequence[type[Collect
         state = "enabled" if collector.default_enabled else "disabled"
         _add_bool(group, f"collector.{collector.name}", f"Enable the {collector.name} collector (default: {state}).")
         for declared, kind, default in option_fields(collector):
+            if declared.hidden:
+                continue
             text = declared.help.replace("%", "%%")
             if kind is bool:
                 _add_bool(group, declared.name, text)
@@ -81,14 +104,19 @@ def build_collectors(
     """Instances of the enabled collectors; `given` maps full flag names to values, as `vars(namespace)` does."""
     paths = paths_from(given)
     by_default = not given.get(DISABLE_DEFAULTS, False)
-    built: list[Collector] = []
-    for collector in COLLECTORS if collectors is None else collectors:
-        enabled = given.get(f"collector.{collector.name}", collector.default_enabled and by_default)
-        if not isinstance(enabled, bool):
-            raise ConfigError(f"collector.{collector.name}: expected true or false, got {enabled!r}")
-        if enabled:
-            built.append(collector(paths, options_from(collector, given), clock))
-    return built
+    chosen = COLLECTORS if collectors is None else collectors
+    states: dict[str, object] = {}
+    for collector in chosen:
+        name = f"collector.{collector.name}"
+        states[name] = given.get(name, collector.default_enabled and by_default)
+        if not isinstance(states[name], bool):
+            raise ConfigError(f"{name}: expected true or false, got {states[name]!r}")
+    given = {**given, **states}
+    return [
+        collector(paths, options_from(collector, given), clock)
+        for collector in chosen
+        if states[f"collector.{collector.name}"]
+    ]
 
 
 def options_from(collector: type[Collector], given: Mapping[str, object]) -> object:

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from common.clock import Clock
 from common.labels import Labels
+from common.panel.service import Lamp
 from common.promql.ast import Expr, ValueType
 from common.rules.model import GroupStatus
 from common.sample import MetricMeta, Millis
@@ -137,18 +138,6 @@ class RulesView(Protocol):
     def groups(self) -> Sequence[GroupStatus]:
         """All groups by file and name, with the state of their last evaluation."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Lamp:
-    """One indicator: `pin` is BCM, `pattern` the name of what it shows, `on` its level now, `mock`: no real pin."""
-
-    name: str
-    pin: int
-    pattern: str
-    on: bool
-    mock: bool
-    reason: str = ""
 
 
 class PanelView(Protocol):

@@ -1,0 +1,79 @@
+"""Runs blocking reads of the store off the event loop: bounded, with a deadline, cancelled with their request."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from aiohttp import web
+
+from common.errors import QueryTimeoutError
+from hub.api.envelope import ApiError, ErrorType
+from hub.api.state import ApiState
+
+T = TypeVar("T")
+
+QUEUE_FACTOR = 8
+"""Requests that may wait for each one that runs; beyond, 503 at once."""
+
+
+class QueryRunner:
+    """Admits `limits.max_concurrency` jobs at a time and a bounded queue behind them."""
+
+    def __init__(self, state: ApiState) -> None:
+        self._state = state
+        self._slots = asyncio.Semaphore(state.limits.max_concurrency)
+        self._most_waiting = state.limits.max_concurrency * QUEUE_FACTOR
+        self.waiting = 0
+        self.active = 0
+
+    async def run(self, job: Callable[[threading.Event], T], timeout_ms: int | None = None) -> T:
+        """The job's result; `cancel` is set for it when the client goes away or the deadline passes.
+
+        The slot is held until the job's thread has really ended, so that abandoned queries can't pile up.
+        """
+        limit = self._state.limits.timeout_ms
+        timeout = min(limit, timeout_ms if timeout_ms is not None else limit) / 1000
+        if self.waiting >= self._most_waiting:
+            raise ApiError(
+                ErrorType.UNAVAILABLE, f"too many queries: {self.waiting} are waiting (--query.max-concurrency)"
+            )
+        began = self._state.clock.monotonic()
+        self.waiting += 1
+        try:
+            try:
+                await asyncio.wait_for(self._slots.acquire(), timeout)
+            except TimeoutError:
+                raise QueryTimeoutError("query timed out in query queue") from None
+        finally:
+            self.waiting -= 1
+        cancel = threading.Event()
+        left = max(0.0, timeout - (self._state.clock.monotonic() - began))
+        self.active += 1
+        try:
+            future = self._state.executor.submit(job, cancel)
+        except RuntimeError:
+            self._release()
+            raise ApiError(ErrorType.UNAVAILABLE, "the hub is stopping") from None
+        loop = asyncio.get_running_loop()
+        future.add_done_callback(lambda _: _call_soon(loop, self._release))
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), left)
+        except TimeoutError:
+            cancel.set()
+            raise QueryTimeoutError("query timed out in expression evaluation") from None
+        except asyncio.CancelledError:
+            cancel.set()
+            raise
+
+    def _release(self) -> None:
+        self.active -= 1
+        self._slots.release()
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(callback)
+
+
+RUNNER: web.AppKey[QueryRunner] = web.AppKey("runner", QueryRunner)

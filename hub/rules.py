@@ -1,0 +1,382 @@
+"""Evaluates rule groups on the wall clock and writes what they give; the state machines are in `common/rules`."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from common.clock import Clock
+from common.errors import BrambleError, LimitError
+from common.labels import EMPTY, NAME, Labels, Matcher, MatchType
+from common.logs import EventLog
+from common.promql.ast import Expr
+from common.rules import alerting
+from common.rules.alerting import Change, Event, RuleState, Surroundings
+from common.rules.model import (
+    ALERT_NAME,
+    ALERTS_FOR_STATE,
+    Alert,
+    AlertingRule,
+    AlertState,
+    Group,
+    GroupStatus,
+    RecordingRule,
+    Rule,
+    RuleStatus,
+)
+from common.rules.recording import record
+from common.sample import Millis
+from common.tsdb.querier import Querier
+
+_log = EventLog("rules")
+
+T = TypeVar("T")
+Vector = list[tuple[Labels, float]]
+
+
+class RowWriter(Protocol):
+    """Where one rule's series go; rows that vanish between two writes end with a staleness marker."""
+
+    def write(self, timestamp: Millis, rows: Sequence[tuple[Labels, float]]) -> object:
+        """Store one sample of each series."""
+        ...
+
+    def stale_all(self, timestamp: Millis) -> object:
+        """End all series written before."""
+        ...
+
+
+class Evaluate(Protocol):
+    """Answers an expression's instant vector; a scalar is one sample without labels. Runs on a thread."""
+
+    def __call__(self, expr: Expr, time: Millis) -> Vector:
+        """Raises QueryError, also for a result that is neither vector nor scalar."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RuleOptions:
+    """`--rules.alert.for-outage-tolerance`, `--rules.alert.for-grace-period` in ms; what templates see besides."""
+
+    outage_tolerance: int = 3_600_000
+    grace: int = 600_000
+    external_labels: Labels = EMPTY
+    external_url: str = ""
+
+
+class RuleMetrics:
+    """Prometheus's metrics of rule evaluation, under its names."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register all."""
+        group = ["rule_group"]
+
+        def counter(name: str, text: str) -> Counter:
+            return Counter(name, text, group, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(name, text, group, registry=registry)
+
+        self.evaluations = counter("prometheus_rule_evaluations", "Rule evaluations.")
+        self.failures = counter("prometheus_rule_evaluation_failures", "Rule evaluations that failed.")
+        self.iterations = counter("prometheus_rule_group_iterations", "Scheduled evaluations of the group.")
+        self.missed = counter("prometheus_rule_group_iterations_missed", "Evaluations missed, as by a slow one.")
+        self.interval = gauge("prometheus_rule_group_interval_seconds", "The group's interval.")
+        self.last = gauge("prometheus_rule_group_last_evaluation_timestamp_seconds", "When it was last evaluated.")
+        self.duration = gauge("prometheus_rule_group_last_duration_seconds", "How long its last evaluation took.")
+        self.rules = gauge("prometheus_rule_group_rules", "Rules in the group.")
+        self._all = (
+            self.evaluations,
+            self.failures,
+            self.iterations,
+            self.missed,
+            self.interval,
+            self.last,
+            self.duration,
+            self.rules,
+        )
+
+    def forget(self, key: str) -> None:
+        """Drop the series of a group that is gone."""
+        for metric in self._all:
+            try:
+                metric.remove(key)
+            except KeyError:
+                continue
+
+
+@dataclass(slots=True)
+class _RuleSlot:
+    rule: Rule
+    writer: RowWriter
+    status: RuleStatus
+    state: RuleState = field(default_factory=RuleState)
+
+
+@dataclass(slots=True)
+class _GroupSlot:
+    group: Group
+    rules: list[_RuleSlot]
+    last_tick: Millis | None = None
+    last_evaluation: Millis | None = None
+    duration: float = 0.0
+    missed: int = 0
+    evaluations: int = 0
+
+
+def tick_offset(key: str, interval: int) -> int:
+    """Where in its interval a group is evaluated (ms): spread, so that groups don't all run at once, but stable."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % interval
+
+
+def last_due(key: str, interval: int, now: int) -> Millis:
+    """The latest tick at or before `now`."""
+    offset = tick_offset(key, interval)
+    return Millis((now - offset) // interval * interval + offset)
+
+
+class RuleManager:
+    """The service that evaluates rule groups; `groups` and `firing` answer from memory at any time.
+
+    `writer_of(key)` gives the writer of one rule, named `file;group;index;rule`; writers and queries run in
+    `executor`, one rule at a time in a group, each rule's series written before the next one is evaluated.
+    """
+
+    name = "rules"
+
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        querier: Querier,
+        writer_of: Callable[[str], RowWriter],
+        clock: Clock,
+        executor: Executor,
+        registry: CollectorRegistry,
+        options: RuleOptions | None = None,
+        on_events: Callable[[Sequence[Event]], None] | None = None,
+    ) -> None:
+        self._evaluate = evaluate
+        self._querier = querier
+        self._writer_of = writer_of
+        self._clock = clock
+        self._executor = executor
+        self._options = options or RuleOptions()
+        self._around = Surroundings(self._options.external_labels, self._options.external_url)
+        self._metrics = RuleMetrics(registry)
+        self._slots: dict[str, _GroupSlot] = {}
+        self._retired: list[RowWriter] = []
+        self._changed = asyncio.Event()
+        self._on_events = on_events or (lambda events: None)
+
+    def apply(self, groups: Iterable[Group]) -> None:
+        """Replace all groups. A group of the same key keeps its timing, a rule of equal name and labels its alerts."""
+        slots: dict[str, _GroupSlot] = {}
+        for group in groups:
+            old = self._slots.get(group.key)
+            slots[group.key] = self._slot(group, old)
+        for key, old in self._slots.items():
+            kept = {id(each.writer) for each in slots[key].rules} if key in slots else set()
+            self._retired.extend(each.writer for each in old.rules if id(each.writer) not in kept)
+            if key not in slots:
+                self._metrics.forget(key)
+        self._slots = slots
+        for key, slot in slots.items():
+            self._metrics.interval.labels(key).set(slot.group.interval / 1000)
+            self._metrics.rules.labels(key).set(len(slot.rules))
+        self._changed.set()
+
+    def _slot(self, group: Group, old: _GroupSlot | None) -> _GroupSlot:
+        if old is not None and old.group == group:
+            return old
+        left: dict[tuple[object, ...], list[_RuleSlot]] = {}
+        for each in old.rules if old is not None else []:
+            left.setdefault(_identity(each.rule), []).append(each)
+        rules: list[_RuleSlot] = []
+        for index, rule in enumerate(group.rules):
+            same = left.get(_identity(rule))
+            if same:
+                previous = same.pop(0)
+                status = replace(previous.status, rule=rule)
+                rules.append(_RuleSlot(rule, previous.writer, status, previous.state))
+                continue
+            waits = isinstance(rule, AlertingRule) and rule.hold >= self._options.grace and old is None
+            state = RuleState(restored=not waits)
+            key = f"{group.key};{index};{rule.name}"
+            rules.append(_RuleSlot(rule, self._writer_of(key), RuleStatus(rule), state))
+        slot = _GroupSlot(group, rules)
+        if old is not None:
+            slot.evaluations, slot.missed = old.evaluations, old.missed
+            slot.last_evaluation, slot.duration = old.last_evaluation, old.duration
+        return slot
+
+    def groups(self) -> list[GroupStatus]:
+        """See hub.api.state.RulesView."""
+        return [
+            GroupStatus(
+                slot.group,
+                tuple(rule.status for rule in slot.rules),
+                slot.last_evaluation,
+                slot.duration,
+                slot.missed,
+            )
+            for _, slot in sorted(self._slots.items())
+        ]
+
+    def alerts(self) -> list[Alert]:
+        """All alerts that are pending or firing."""
+        return [
+            alert
+            for slot in self._slots.values()
+            for rule in slot.rules
+            for alert in rule.status.alerts
+            if alert.state is not AlertState.INACTIVE
+        ]
+
+    def firing(self) -> list[Labels]:
+        """Labels of all firing alerts."""
+        return [alert.labels for alert in self.alerts() if alert.state is AlertState.FIRING]
+
+    async def run(self) -> None:
+        """Evaluate until cancelled; follows `apply` at once."""
+        while True:
+            self._changed.clear()
+            await self._end_retired()
+            async with asyncio.TaskGroup() as tasks:
+                loops = [tasks.create_task(self._keep(slot), name=f"rules {key}") for key, slot in self._slots.items()]
+                await self._changed.wait()
+                for task in loops:
+                    task.cancel()
+
+    async def _end_retired(self) -> None:
+        retired, self._retired = self._retired, []
+        for writer in retired:
+            await self._off_loop(writer.stale_all, self._clock.now())
+
+    async def _keep(self, slot: _GroupSlot) -> None:
+        """One group's loop: aligned ticks of the wall clock, also after it was stepped."""
+        interval, key = slot.group.interval, slot.group.key
+        if slot.last_tick is None:
+            slot.last_tick = last_due(key, interval, self._clock.now())
+        while True:
+            due = slot.last_tick + interval
+            await self._clock.sleep((due - self._clock.now()) / 1000)
+            now = self._clock.now()
+            tick = last_due(key, interval, now)
+            if tick < due:
+                # The wall clock was set back, or the sleep ended early: wait for the next tick from here.
+                slot.last_tick = min(slot.last_tick, tick)
+                continue
+            missed = (tick - due) // interval
+            if missed:
+                slot.missed += missed
+                self._metrics.missed.labels(key).inc(missed)
+            self._metrics.iterations.labels(key).inc(missed + 1)
+            slot.last_tick = tick
+            evaluation = asyncio.ensure_future(self._evaluate_group(slot, tick))
+            try:
+                await asyncio.shield(evaluation)
+            except asyncio.CancelledError:
+                # A query on a thread can't be stopped half-way: let the round end, then stop.
+                await evaluation
+                raise
+
+    async def evaluate(self, key: str, now: Millis) -> None:
+        """Evaluate one group as of `now`, out of turn."""
+        await self._evaluate_group(self._slots[key], now)
+
+    async def _evaluate_group(self, slot: _GroupSlot, now: Millis) -> None:
+        key = slot.group.key
+        began = self._clock.monotonic()
+        for each in slot.rules:
+            await self._rule(slot, each, now)
+        slot.evaluations += 1
+        if slot.evaluations >= 2:
+            # As in Prometheus, after the second round: by then data and recorded series have arrived.
+            await self._restore(slot, now)
+        slot.duration = self._clock.monotonic() - began
+        slot.last_evaluation = now
+        self._metrics.last.labels(key).set(now / 1000)
+        self._metrics.duration.labels(key).set(slot.duration)
+
+    async def _rule(self, slot: _GroupSlot, each: _RuleSlot, now: Millis) -> None:
+        began = self._clock.monotonic()
+        key = slot.group.key
+        at = Millis(now - slot.group.query_offset)
+        self._metrics.evaluations.labels(key).inc()
+        error = ""
+        events: list[Event] = []
+        try:
+            vector = await self._off_loop(self._evaluate, each.rule.expr, at)
+            if isinstance(each.rule, RecordingRule):
+                rows = record(each.rule, vector, slot.group.limit)
+            else:
+                each.state, events = alerting.step(each.rule, each.state, now, vector, slot.group.limit, self._around)
+                rows = alerting.series(each.state)
+            if each.state.restored:
+                await self._off_loop(each.writer.write, at, rows)
+        except BrambleError as err:
+            error = str(err)
+            if isinstance(err, LimitError) and isinstance(each.rule, AlertingRule):
+                each.state = replace(each.state, alerts={})
+        except Exception as err:  # noqa: BLE001 - the boundary of a rule: one rule's fault stays its own
+            error = f"{type(err).__name__}: {err}"
+            _log.error("rule evaluation broke", err, group=key, rule=each.rule.name)
+        if error:
+            self._metrics.failures.labels(key).inc()
+            if error != each.status.last_error:
+                _log.warn("rule evaluation failed", group=key, rule=each.rule.name, error=error)
+        each.status = RuleStatus(
+            each.rule,
+            health="err" if error else "ok",
+            last_error=error,
+            last_evaluation=now,
+            duration=self._clock.monotonic() - began,
+            alerts=tuple(each.state.alerts.values()),
+            restored=each.state.restored,
+        )
+        self._report(events)
+
+    def _report(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if event.change in (Change.FIRING, Change.RESOLVED):
+                _log.info(f"alert {event.change}", alert=event.alert.labels, value=event.alert.value)
+        if events:
+            self._on_events(events)
+
+    async def _restore(self, slot: _GroupSlot, now: Millis) -> None:
+        for each in slot.rules:
+            if each.state.restored or not isinstance(each.rule, AlertingRule):
+                continue
+            try:
+                stored = await self._off_loop(self._stored, each.rule, now)
+            except BrambleError as err:
+                _log.warn("could not restore alerts", rule=each.rule.name, error=err)
+                stored = {}
+            each.state = alerting.restore(each.rule, each.state, now, stored, self._options.grace)
+            each.status = replace(each.status, alerts=tuple(each.state.alerts.values()), restored=True)
+
+    def _stored(self, rule: AlertingRule, now: Millis) -> Mapping[Labels, tuple[Millis, float]]:
+        """The last ALERTS_FOR_STATE sample of each of the rule's alerts within the outage tolerance."""
+        matchers = [Matcher(MatchType.EQ, NAME, ALERTS_FOR_STATE), Matcher(MatchType.EQ, ALERT_NAME, rule.alert)]
+        found: dict[Labels, tuple[Millis, float]] = {}
+        for batch in self._querier.select(matchers, Millis(now - self._options.outage_tolerance), now):
+            for row, labels in enumerate(batch.labels):
+                line = batch.timelines[batch.timeline_of[row]]
+                for slot in range(len(line.timestamps) - 1, -1, -1):
+                    if line.stale is None or not line.stale[slot]:
+                        found[labels] = (Millis(int(line.timestamps[slot])), float(batch.values[row, slot]))
+                        break
+        return found
+
+    async def _off_loop(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+
+def _identity(rule: Rule) -> tuple[object, ...]:
+    if isinstance(rule, AlertingRule):
+        return ("alert", rule.alert, tuple(sorted((n, t.source) for n, t in rule.labels.items())))
+    return ("record", rule.record, tuple(sorted(rule.labels.items())))
