@@ -1,0 +1,178 @@
+"""The store against the dictionary model: any sequence of appends and restarts reads back exactly."""
+
+import math
+import struct
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import hypothesis.strategies as st
+import numpy as np
+from hypothesis import given, settings
+
+from common.frames.codec import encode
+from common.frames.model import ABSENT, STALE, Epoch, FrameKey, Schema, SourceId, SubSchema, encode_schema
+from common.labels import Labels, Matcher, MatchType
+from common.sample import STALE_NAN, Millis
+from common.testing import FakeClock
+from common.tsdb.memory import MemoryQuerier, read_all
+from common.tsdb.options import Outcome, StoreOptions
+from common.tsdb.querier import RowBatch
+from common.tsdb.store import Store
+
+ROWS = [Labels.of(__name__=name, i=str(i)) for name in ("a", "b") for i in range(2)]
+PARTS = [SubSchema(f"p{i}", (row,)) for i, row in enumerate(ROWS)] + [SubSchema("q", (ROWS[0], ROWS[2]))]
+SCHEMAS = [Schema((PARTS[0],)), Schema((PARTS[0], PARTS[1], PARTS[2])), Schema((PARTS[4], PARTS[3]))]
+SOURCES = [SourceId(bytes([i]) * 16) for i in range(2)]
+TARGETS = [Labels(), Labels.of(job="x"), Labels.of(job="y", i="0")]
+VALUES = st.one_of(
+    st.sampled_from([0.0, -0.0, math.nan, math.inf, -math.inf, 5e-324, -2.5e-310, 1.7e308, 1.0, 12.25]),
+    st.integers(-(2**40), 2**40).map(float),
+    st.floats(allow_nan=False),
+)
+
+
+@dataclass(frozen=True)
+class AppendOp:
+    source: int
+    epoch: int
+    seq: int
+    lane: int
+    schema: int
+    times: tuple[int, ...]
+    cells: tuple[tuple[float, int], ...]
+
+
+@dataclass(frozen=True)
+class TargetOp:
+    source: int
+    target: int
+
+
+@st.composite
+def append_ops(draw: st.DrawFn) -> AppendOp:
+    schema = draw(st.integers(0, len(SCHEMAS) - 1))
+    start = draw(st.sampled_from([0, 1000, 2000, 50_000, 1_700_000_000_000]))
+    steps = draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))
+    times = tuple(start + 1000 * sum(steps[: i + 1]) for i in range(len(steps)))
+    cell = st.tuples(VALUES, st.sampled_from([0, 1, 1, 1, 1, 2]))
+    size = SCHEMAS[schema].rows * len(times)
+    cells = tuple(draw(st.lists(cell, min_size=size, max_size=size)))
+    return AppendOp(
+        draw(st.integers(0, 1)),
+        draw(st.integers(1, 2)),
+        draw(st.integers(0, 3)),
+        draw(st.integers(0, 1)),
+        schema,
+        times,
+        cells,
+    )
+
+
+OPS = st.one_of(
+    append_ops(),
+    append_ops(),
+    append_ops(),
+    st.builds(TargetOp, st.integers(0, 1), st.integers(0, len(TARGETS) - 1)),
+    st.sampled_from(["commit", "restart", "maintain"]),
+)
+
+
+class Model:
+    """What the store must hold: the dictionary model, target labels, and frames by key."""
+
+    def __init__(self) -> None:
+        self.samples = MemoryQuerier()
+        self.targets = {source: Labels() for source in range(2)}
+        self.frames: dict[tuple[int, int, int], AppendOp] = {}
+
+    def append(self, op: AppendOp) -> Outcome:
+        key = (op.source, op.epoch, op.seq)
+        if key in self.frames:
+            return Outcome.DUPLICATE if same_frame(self.frames[key], op) else Outcome.QUARANTINED
+        self.frames[key] = op
+        slots = len(op.times)
+        for row, labels in enumerate(SCHEMAS[op.schema].labels()):
+            full = self.targets[op.source].merge(labels)
+            for slot, time in enumerate(op.times):
+                value, state = op.cells[row * slots + slot]
+                if state != ABSENT:
+                    self.samples.add(full, time, STALE_NAN if state == STALE else value)
+        return Outcome.ACCEPTED
+
+
+def same_frame(left: AppendOp, right: AppendOp) -> bool:
+    return frame_bytes(left) == frame_bytes(right)
+
+
+def frame_bytes(op: AppendOp) -> bytes:
+    schema = SCHEMAS[op.schema]
+    shape = (schema.rows, len(op.times))
+    values = np.array([value for value, _ in op.cells]).reshape(shape)
+    states = np.array([state for _, state in op.cells], np.uint8).reshape(shape)
+    key = FrameKey(SOURCES[op.source], Epoch(op.epoch), op.seq, op.lane, schema.hash)
+    return encode(key, list(op.times), values, states)
+
+
+def exactly(batches: Iterable[RowBatch]) -> dict[Labels, list[tuple[int, bytes | None]]]:
+    """Samples with their bits, so that -0 is not 0; every NaN that is no marker is the same."""
+    return {
+        labels: [(t, None if v is None else b"nan" if math.isnan(v) else struct.pack("<d", v)) for t, v in samples]
+        for labels, samples in read_all(batches).items()
+    }
+
+
+def run(ops: list[AppendOp | TargetOp | str], start: int, end: int, matcher: Matcher) -> None:
+    model = Model()
+    with tempfile.TemporaryDirectory() as folder:
+        options = StoreOptions(wal_segment_bytes=2000, retention_ms=0)
+        store = Store.open(Path(folder), options, FakeClock())
+        try:
+            for schema in SCHEMAS:
+                store.add_schema(encode_schema(schema))
+            for op in ops:
+                match op:
+                    case AppendOp():
+                        assert store.append_frame(frame_bytes(op)).outcome is model.append(op)
+                    case TargetOp():
+                        store.set_target(SOURCES[op.source], TARGETS[op.target])
+                        model.targets[op.source] = TARGETS[op.target]
+                    case "commit":
+                        store.commit()
+                    case "maintain":
+                        store.maintain()
+                    case _:
+                        store.close()
+                        store = Store.open(Path(folder), options, FakeClock())
+                        for schema in SCHEMAS:
+                            store.add_schema(encode_schema(schema))
+                compare(store, model.samples, start, end, matcher)
+            assert not store.stats().loss
+        finally:
+            store.close()
+
+
+def compare(store: Store, model: MemoryQuerier, start: int, end: int, matcher: Matcher) -> None:
+    everything = Millis(-(2**62)), Millis(2**62)
+    assert exactly(store.select([], *everything)) == exactly(model.select([], *everything))
+    part = Millis(start), Millis(end)
+    assert exactly(store.select([matcher], *part)) == exactly(model.select([matcher], *part))
+    assert set(store.series([[matcher]], *part)) >= set(model.series([[matcher]], *part))
+    assert set(store.label_names([[matcher]], *part)) >= set(model.label_names([[matcher]], *part))
+    assert set(store.label_values("i", [], *part)) >= set(model.label_values("i", [], *part))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(OPS, max_size=12),
+    st.sampled_from([0, 1000, 3000, 51_000]),
+    st.sampled_from([2000, 4000, 53_000]),
+    st.sampled_from(
+        [Matcher(MatchType.EQ, "i", "0"), Matcher(MatchType.NE, "job", "x"), Matcher(MatchType.RE, "job", ".+")]
+    ),
+)
+def test_any_sequence_of_appends_and_restarts_reads_back_as_the_model_says(
+    ops: list[AppendOp | TargetOp | str], start: int, end: int, matcher: Matcher
+) -> None:
+    run(ops, start, end, matcher)
