@@ -131,6 +131,8 @@ FUNCTIONS: dict[str, Function] = {
         Function("info", (VECTOR, VECTOR), variadic=1, experimental=True),
         Function("label_join", (VECTOR, STRING, STRING, STRING), variadic=-1),
         Function("label_replace", (VECTOR, STRING, STRING, STRING, STRING)),
+        Function("max_of", (SCALAR, SCALAR), SCALAR, experimental=True),
+        Function("min_of", (SCALAR, SCALAR), SCALAR, experimental=True),
         Function("pi", (), SCALAR),
         Function("predict_linear", (MATRIX, SCALAR)),
         Function("quantile_over_time", (SCALAR, MATRIX)),
