@@ -44,6 +44,8 @@ class Span:
 class DurationExpr:
     """Arithmetic on durations (`[5m * 2]`, `offset -step()`); `op` is + - * / % ^, or step, range, min, max.
 
+    `min` and `max` are written `min_of(a, b)` and `max_of(a, b)`.
+
     Operands are seconds. With one operand, `rhs` is it and `lhs` is None; `step` and `range` have none.
     """
 
@@ -65,7 +67,7 @@ class NumberLiteral:
 
 @dataclass(frozen=True, slots=True)
 class StringLiteral:
-    """A string, unescaped."""
+    """A string, unescaped; bytes that are not UTF-8 (`"\\xff"`) are lone surrogates as of PEP 383."""
 
     value: str
     span: Span

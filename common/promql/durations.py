@@ -1,4 +1,4 @@
-"""Durations inside brackets and after `offset`: literals, and arithmetic on them where that feature is enabled."""
+"""Durations inside brackets and after `offset`: literals, and arithmetic on them."""
 
 from common.promql.ast import DurationExpr, NumberLiteral, Span
 from common.promql.lexer import DURATION, EXTREMES, NUMBER, Token
@@ -26,11 +26,10 @@ def parse_literal(stream: TokenStream) -> NumberLiteral:
 
 
 class DurationParser:
-    """Parses one duration of `stream`; arithmetic is a problem unless `enabled`."""
+    """Parses one duration of `stream`."""
 
-    def __init__(self, stream: TokenStream, enabled: bool) -> None:
+    def __init__(self, stream: TokenStream) -> None:
         self._stream = stream
-        self._enabled = enabled
 
     def positive(self) -> DurationNode:
         """A range or a step: literals must be above 0."""
@@ -89,7 +88,6 @@ class DurationParser:
             opening = stream.take()
             inner = self._expression(0)
             closing = stream.expect(")")
-            self._require(inner)
             span = Span(opening.start, closing.end)
             if isinstance(inner, DurationExpr):
                 return DurationExpr(inner.op, inner.lhs, inner.rhs, True, span)
@@ -99,7 +97,7 @@ class DurationParser:
             word = stream.take()
             stream.expect("(")
             closing = stream.expect(")")
-            return self._required(DurationExpr(kind, None, None, False, Span(word.start, closing.end)))
+            return DurationExpr(kind, None, None, False, Span(word.start, closing.end))
         if kind in EXTREMES:
             word = stream.take()
             stream.expect("(")
@@ -108,7 +106,7 @@ class DurationParser:
             right = self._expression(0)
             closing = stream.expect(")")
             span = Span(word.start, closing.end)
-            return self._required(DurationExpr(kind.removesuffix("_of"), left, right, False, span))
+            return DurationExpr(kind.removesuffix("_of"), left, right, False, span)
         literal = parse_literal(stream)
         if abs(literal.value) > MAX_DURATION_SECONDS:
             stream.problem(literal.span.start, literal.span.end, "duration out of range")
@@ -122,21 +120,11 @@ class DurationParser:
         return DurationExpr("-", None, node, False, Span(sign.start, node.span.end)) if sign.kind == "-" else node
 
     def _binary(self, operator: Token, left: DurationNode, right: DurationNode) -> DurationNode:
-        self._require(left)
         if operator.kind in "/%" and isinstance(right, NumberLiteral) and right.value == 0:
             what = "division" if operator.kind == "/" else "modulo"
             self._stream.problem(operator.start, operator.end, f"{what} by zero")
             return NumberLiteral(0.0, _NOWHERE)
         return DurationExpr(operator.kind, left, right, False, Span(left.span.start, right.span.end))
-
-    def _required(self, node: DurationExpr) -> DurationExpr:
-        self._require(node)
-        return node
-
-    def _require(self, node: DurationNode) -> None:
-        if not self._enabled:
-            span = node.span
-            self._stream.problem(span.start, span.end, "experimental duration expression is not enabled")
 
 
 _TERM_STARTS = frozenset(("(", "step", "range", NUMBER, DURATION)) | EXTREMES

@@ -15,7 +15,9 @@ DURATION = "duration"
 
 SET_OPERATORS = frozenset(("and", "or", "unless"))
 COMPARISONS = frozenset(("==", "!=", "<=", "<", ">=", ">"))
-OPERATORS = SET_OPERATORS | COMPARISONS | frozenset(("+", "-", "*", "/", "%", "^", "atan2", "@", "=~", "!~"))
+OPERATORS = (
+    SET_OPERATORS | COMPARISONS | frozenset(("+", "-", "*", "/", "%", "^", "atan2", "</", ">/", "@", "=~", "!~"))
+)
 AGGREGATIONS = frozenset(
     "sum avg count min max group stddev stdvar topk bottomk count_values quantile limitk limit_ratio".split()  # noqa: SIM905
 )
@@ -146,6 +148,8 @@ class Lexer:
         follower = source[at + 1] if at + 1 < len(source) else -1
         if char in b"=<>" and follower == 0x3D:
             return self._emit(chr(char) + "=", at + 2)
+        if char in b"<>" and follower == 0x2F:
+            return self._emit(chr(char) + "/", at + 2)
         if char == 0x3D and follower == 0x7E:
             return self._fail("unexpected character after '=': '~'")
         if char == 0x28 or char == 0x29:

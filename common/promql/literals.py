@@ -88,11 +88,16 @@ def parse_duration(text: str) -> int:
 
 
 def unquote(token: bytes) -> str:
-    """What a string token stands for; bytes that are not UTF-8 become U+FFFD."""
+    """What a string token stands for; bytes that are not UTF-8 (from escapes) become lone surrogates (PEP 383)."""
     body = token[1:-1]
     if token[:1] != b"`" and b"\\" in body:
         body = _ESCAPE.sub(_unescape, body)
-    return body.decode(errors="replace")
+    return body.decode(errors="surrogateescape")
+
+
+def is_utf8(text: str) -> bool:
+    """Whether an unquoted text has no bytes that are not UTF-8."""
+    return text.isascii() or text.encode(errors="replace").decode() == text
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:

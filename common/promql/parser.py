@@ -49,7 +49,6 @@ from common.promql.lexer import (
 from common.promql.signatures import (
     AGGREGATORS,
     BINOP_FILL_MODIFIERS,
-    DURATION_EXPR,
     EXPERIMENTAL_FUNCTIONS,
     EXTENDED_RANGE_SELECTORS,
     FUNCTIONS,
@@ -62,7 +61,7 @@ _LEVELS = {
     "or": 1,
     "and": 2,
     "unless": 2,
-    **dict.fromkeys(("==", "!=", "<=", "<", ">=", ">"), 3),
+    **dict.fromkeys(("==", "!=", "<=", "<", ">=", ">", "</", ">/"), 3),
     "+": 4,
     "-": 4,
     **dict.fromkeys(("*", "/", "%", "atan2"), _UNARY_LEVEL),
@@ -138,7 +137,7 @@ class Parser:
         if len(source) > MAX_QUERY_BYTES:
             self.stream.stop(f"query is longer than {MAX_QUERY_BYTES} bytes")
         self._features = features
-        self._durations = DurationParser(self.stream, DURATION_EXPR in features)
+        self._durations = DurationParser(self.stream)
 
     def run(self, rule: _Rule[_T]) -> _T | None:
         """What `rule` makes of the whole text; None after a problem that left nothing."""
@@ -403,7 +402,7 @@ class Parser:
             return
         token = stream.take()
         name = self._unquote(token) if token.kind == STRING else token.text
-        if not name:
+        if not name or not literals.is_utf8(name):
             stream.problem(token.start, token.end, f"invalid label name for grouping: {quote(name)}")
         names.append(name)
 
@@ -594,8 +593,11 @@ class Parser:
         except Misfit:
             stream.unexpected("label matching", expected)
             return
+        pattern = self._unquote(value)
         try:
-            matchers.append(Matcher(kind, name, self._unquote(value)))
+            if kind in (MatchType.RE, MatchType.NRE) and not literals.is_utf8(pattern):
+                raise FormatError(f"error parsing regexp: invalid UTF-8: `{quote(pattern)[1:-1]}`")
+            matchers.append(Matcher(kind, name, pattern))
         except FormatError as err:
             stream.problem(label.start, value.end, str(err))
 

@@ -256,7 +256,7 @@ def to_json(expr: Expr | None) -> object:
         case NumberLiteral():
             return {"type": "numberLiteral", "val": plain_float(expr.value)}
         case StringLiteral():
-            return {"type": "stringLiteral", "val": expr.value}
+            return {"type": "stringLiteral", "val": _clean(expr.value)}
         case VectorSelector():
             return {"type": "vectorSelector", **_selector_json(expr)}
         case MatrixSelector():
@@ -311,12 +311,16 @@ def _selector_json(node: VectorSelector) -> dict[str, object]:
     return {
         "name": node.name,
         "offset": node.offset,
-        "matchers": [{"name": m.name, "value": m.value, "type": str(m.type)} for m in node.matchers],
+        "matchers": [{"name": _clean(m.name), "value": _clean(m.value), "type": str(m.type)} for m in node.matchers],
         "timestamp": node.timestamp,
         "startOrEnd": node.start_or_end,
         "anchored": node.anchored,
         "smoothed": node.smoothed,
     }
+
+
+def _clean(text: str) -> str:
+    return text.encode(errors="surrogateescape").decode(errors="replace")
 
 
 def _matching_json(matching: VectorMatching | None) -> object:

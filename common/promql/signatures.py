@@ -7,7 +7,7 @@ from common.promql.ast import ValueType
 SCALAR, VECTOR, MATRIX, STRING = ValueType.SCALAR, ValueType.VECTOR, ValueType.MATRIX, ValueType.STRING
 
 EXPERIMENTAL_FUNCTIONS = "promql-experimental-functions"
-DURATION_EXPR = "promql-duration-expr"
+DURATION_EXPR = "promql-duration-expr"  # on by default since 3.14; the name is still accepted
 EXTENDED_RANGE_SELECTORS = "promql-extended-range-selectors"
 BINOP_FILL_MODIFIERS = "promql-binop-fill-modifiers"
 
@@ -90,6 +90,7 @@ _OF_MATRIX = [
     "count_over_time",
     "delta",
     "deriv",
+    "first_over_time",
     "idelta",
     "increase",
     "irate",
@@ -104,7 +105,6 @@ _OF_MATRIX = [
     "sum_over_time",
 ]
 _OF_MATRIX_EXPERIMENTAL = [
-    "first_over_time",
     "mad_over_time",
     "ts_of_first_over_time",
     "ts_of_last_over_time",
@@ -140,6 +140,7 @@ FUNCTIONS: dict[str, Function] = {
         Function("scalar", (VECTOR,), SCALAR),
         Function("sort_by_label", (VECTOR, STRING), variadic=-1, experimental=True),
         Function("sort_by_label_desc", (VECTOR, STRING), variadic=-1, experimental=True),
+        Function("start_timestamp", (VECTOR,), experimental=True),
         Function("time", (), SCALAR),
         Function("vector", (SCALAR,)),
     )
