@@ -1,0 +1,235 @@
+"""Aggregation operators: groups of label sets, folded batch by batch."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import QueryError
+from common.labels import EMPTY, NAME, Labels
+from common.promql import folding
+from common.promql.ast import Aggregate
+from common.promql.gotext import plain_float, quote, short_float
+from common.promql.matrix import Bools, Floats, Matrix, empty
+
+if TYPE_CHECKING:
+    from common.promql.evaluator import Evaluator, Steps
+
+Index = NDArray[np.intp]
+
+_FOLDS: dict[str, Callable[[int, int], folding.Fold]] = {
+    "sum": lambda groups, steps: folding.Summing(groups, steps, mean=False),
+    "avg": lambda groups, steps: folding.Summing(groups, steps, mean=True),
+    "count": folding.Counting,
+    "group": lambda groups, steps: folding.Counting(groups, steps, ones=True),
+    "max": lambda groups, steps: folding.Extreme(groups, steps, largest=True),
+    "min": lambda groups, steps: folding.Extreme(groups, steps, largest=False),
+    "stddev": lambda groups, steps: folding.Spread(groups, steps, root=True),
+    "stdvar": lambda groups, steps: folding.Spread(groups, steps, root=False),
+}
+MAX_INT64 = 2.0**63
+
+
+class Groups:
+    """Numbers the groups of label sets as they come."""
+
+    def __init__(self, grouping: tuple[str, ...], without: bool) -> None:
+        self._names = frozenset(grouping) | ({NAME} if without else frozenset())
+        self._key_names = frozenset(grouping)
+        self._without = without
+        self._numbers: dict[Labels, int] = {}
+        self.labels: list[Labels] = []
+
+    def of(self, labels: Labels) -> int:
+        """The number of the group of `labels`."""
+        if self._without:
+            key = labels.drop(self._key_names)
+        else:
+            key = labels.keep(self._key_names) if self._key_names else EMPTY
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self.labels)
+            self.labels.append(labels.drop(self._names) if self._without else key)
+        return number
+
+    def all_of(self, labels: Sequence[Labels]) -> Index:
+        """The group of each."""
+        return np.array([self.of(x) for x in labels], dtype=np.intp)
+
+
+def evaluate(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
+    """The aggregation `expr` at `steps`."""
+    match expr.op:
+        case "topk" | "bottomk" | "limitk" | "limit_ratio":
+            return _pick(ev, expr, steps)
+        case "quantile":
+            return _quantile(ev, expr, steps)
+        case "count_values":
+            return _count_values(ev, expr, steps)
+        case _:
+            return _fold(ev, expr, steps)
+
+
+def _fold(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
+    groups = Groups(expr.grouping, expr.without)
+    fold: folding.Fold | None = None
+    room = 0
+    drop: set[int] = set()
+    for part in ev.stream(expr.expr, steps):
+        if not len(part.labels):
+            continue
+        number = groups.all_of(part.labels)
+        if part.drop_name is not None:
+            drop.update(number[part.drop_name].tolist())
+        # How many groups there are is known only at the end: accumulators grow by doubling.
+        if fold is None:
+            room = len(groups.labels)
+            fold = _FOLDS[expr.op](room, steps.count)
+        elif len(groups.labels) > room:
+            room = max(len(groups.labels), 2 * room)
+            fold.resize(room)
+        fold.add(folding.arrange(part.values, part.presence, number))
+        ev.budget.check()
+    if fold is None:
+        return empty(steps.times)
+    values, presence = fold.result()
+    count = len(groups.labels)
+    ev.budget.hold(count * steps.count)
+    result = Matrix(groups.labels, values[:count], presence[:count], steps.times, drop_name=_flags(drop, count))
+    return result.without_empty()
+
+
+def _flags(drop: set[int], count: int) -> Bools | None:
+    """`drop_name` of groups: set where any member's is."""
+    if not drop:
+        return None
+    flags = np.zeros(count, dtype=np.bool_)
+    flags[list(drop)] = True
+    return flags
+
+
+def _group_flags(matrix: Matrix, number: Index, count: int) -> Bools | None:
+    return _flags(set(number[matrix.flags()].tolist()), count)
+
+
+def _quantile(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
+    assert expr.param is not None
+    q = ev.scalar(expr.param, steps)
+    for bad in _outside(q, 0.0, 1.0):
+        ev.notes.warn(f"quantile value should be between 0 and 1, got {short_float(bad)}", expr.param.span.start)
+    matrix = ev.vector(expr.expr, steps)
+    if not len(matrix.labels):
+        return matrix
+    groups = Groups(expr.grouping, expr.without)
+    number = groups.all_of(matrix.labels)
+    values, presence = folding.quantile(matrix.values, matrix.presence, number, len(groups.labels), q)
+    flags = _group_flags(matrix, number, len(groups.labels))
+    return Matrix(groups.labels, values, presence, steps.times, drop_name=flags).without_empty()
+
+
+def _outside(values: Floats, low: float, high: float) -> list[float]:
+    """What to warn about: NaN, the largest above `high`, the smallest below `low`."""
+    bad: list[float] = []
+    if np.isnan(values).any():
+        bad.append(float("nan"))
+    top, bottom = float(np.nanmax(values, initial=-np.inf)), float(np.nanmin(values, initial=np.inf))
+    if top > high:
+        bad.append(top)
+    if bottom < low:
+        bad.append(bottom)
+    return bad
+
+
+def _parameter(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Floats:
+    assert expr.param is not None
+    param = ev.scalar(expr.param, steps)
+    if expr.op == "limit_ratio":
+        if not param.any():
+            return param
+        if np.isnan(param).any():
+            raise QueryError("Ratio value is NaN")
+        for bad in _outside(param, -1.0, 1.0):
+            to = "1" if bad > 0 else "-1"
+            text = f"ratio value should be between -1 and 1, got {short_float(bad)}, capping to {to}"
+            ev.notes.warn(text, expr.param.span.start)
+        return np.clip(param, -1.0, 1.0)
+    if not (param >= 1).any() and not np.isnan(param).all():
+        return np.zeros_like(param)
+    if np.isnan(param).any():
+        raise QueryError("Parameter value is NaN")
+    if param.min() <= -MAX_INT64:
+        raise QueryError(f"Scalar value {short_float(float(param.min()))} underflows int64")
+    if param.max() >= MAX_INT64:
+        raise QueryError(f"Scalar value {short_float(float(param.max()))} overflows int64")
+    return np.trunc(param)
+
+
+def _pick(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
+    param = _parameter(ev, expr, steps)
+    matrix = ev.vector(expr.expr, steps)
+    if not len(matrix.labels) or not param.any():
+        return empty(steps.times)
+    groups = Groups(expr.grouping, expr.without)
+    rows_of = folding.members(groups.all_of(matrix.labels), len(groups.labels))
+    presence = np.zeros_like(matrix.presence)
+    order: list[Index] = []
+    k = np.clip(param, 0, len(matrix.labels)).astype(np.int64)
+    for rows in rows_of:
+        here = matrix.presence[rows]
+        if expr.op == "limitk":
+            presence[rows] = here & (np.cumsum(here, axis=0) <= k[None, :])
+        elif expr.op == "limit_ratio":
+            offset = np.array([ratio_offset(matrix.labels[row]) for row in rows])[:, None]
+            presence[rows] = here & np.where(param >= 0, offset < param, offset >= 1.0 + param)
+        else:
+            chosen, ranked = folding.best(matrix.values[rows], here, k, largest=expr.op == "topk")
+            presence[rows] = chosen
+            rows = rows[ranked[:, 0]]
+        order.append(rows)
+    result = replace(matrix, presence=presence)
+    # An instant query shows the values of each group in order.
+    return (result.rows(np.concatenate(order)) if steps.count == 1 else result).without_empty()
+
+
+def ratio_offset(labels: Labels) -> float:
+    """A number in [0, 1) that depends on the label set alone, for limit_ratio."""
+    text = "\xff".join(part for pair in labels for part in pair).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2.0**64
+
+
+def _count_values(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
+    assert expr.param is not None
+    label = ev.string(expr.param)
+    if not label or any("\udc80" <= char <= "\udcff" for char in label):
+        raise QueryError(f"invalid label name {quote(label)}")
+    matrix = ev.vector(expr.expr, steps)
+    grouping = expr.grouping if expr.without else (*expr.grouping, label)
+    names = frozenset(grouping)
+    slots: dict[Labels, int] = {}
+    counts: list[Floats] = []
+    for row, labels in enumerate(matrix.labels):
+        at = np.flatnonzero(matrix.presence[row])
+        for value, columns in _distinct(matrix.values[row, at], at):
+            marked = labels.merge({label: value})
+            key = marked.drop(names | {NAME}) if expr.without else marked.keep(names)
+            slot = slots.setdefault(key, len(slots))
+            if slot == len(counts):
+                counts.append(np.zeros(steps.count))
+            counts[slot][columns] += 1
+    if not counts:
+        return empty(steps.times)
+    values = np.array(counts)
+    return Matrix(list(slots), values, values > 0, steps.times)
+
+
+def _distinct(values: Floats, columns: Index) -> Iterator[tuple[str, Index]]:
+    """The texts of distinct values, and where each is."""
+    unique, inverse = np.unique(values, return_inverse=True)
+    seen: dict[str, list[Index]] = {}
+    for number, value in enumerate(unique.tolist()):
+        seen.setdefault(plain_float(value), []).append(columns[inverse == number])
+    for text, found in seen.items():
+        yield text, np.concatenate(found)

@@ -1,0 +1,306 @@
+"""Binary operators: arithmetic, comparison, and the matching of two vectors' series."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import QueryError
+from common.labels import EMPTY, NAME, Labels
+from common.promql.ast import Binary, Cardinality, VectorMatching
+from common.promql.matrix import METADATA_LABELS, SAME_LABELSET, Bools, Floats, Matrix, concat, empty, merge_same_labels
+
+if TYPE_CHECKING:
+    from common.promql.evaluator import Evaluator
+
+Index = NDArray[np.intp]
+
+CHANGES_METRIC = frozenset({"+", "-", "*", "/", "^", "%", "atan2"})
+"""Operators whose result is another metric: the name is dropped."""
+
+_COMPARE = {
+    "==": np.equal,
+    "!=": np.not_equal,
+    ">": np.greater,
+    "<": np.less,
+    ">=": np.greater_equal,
+    "<=": np.less_equal,
+}
+COMPARISONS = frozenset(_COMPARE)
+SET_OPERATORS = frozenset({"and", "or", "unless"})
+
+
+def arithmetic(op: str, left: Floats, right: Floats) -> Floats:
+    """`left op right`, cell by cell, with IEEE 754 and C's pow, fmod and atan2 as in Go."""
+    with np.errstate(all="ignore"):
+        match op:
+            case "+":
+                return left + right
+            case "-":
+                return left - right
+            case "*":
+                return left * right
+            case "/":
+                return left / right
+            case "^":
+                return np.power(left, right)
+            case "%":
+                return np.fmod(left, right)
+            case "atan2":
+                return np.arctan2(left, right)
+            case _:
+                raise QueryError(f"operator {op!r} not allowed for operations between vectors")
+
+
+def compare(op: str, left: Floats, right: Floats) -> Bools:
+    """`left op right`, cell by cell; every comparison with NaN but != is False."""
+    hit: Bools = _COMPARE[op](left, right)
+    return hit
+
+
+def scalars(op: str, left: Floats, right: Floats) -> Floats:
+    """`left op right` of two scalars; comparisons give 0 or 1."""
+    if op in COMPARISONS:
+        return compare(op, left, right).astype(np.float64)
+    return arithmetic(op, left, right)
+
+
+def with_scalar(ev: "Evaluator", expr: Binary, vector: Matrix, other: Floats, swapped: bool) -> Matrix:
+    """A vector and a scalar [K]; `swapped` if the scalar stands on the left. Names are left alone."""
+    row = other[None, :]
+    left, right = (row, vector.values) if swapped else (vector.values, row)
+    if expr.op not in COMPARISONS:
+        return replace(vector, values=arithmetic(expr.op, left, right))
+    hit = compare(expr.op, left, right)
+    if expr.return_bool:
+        return replace(vector, values=hit.astype(np.float64))
+    return replace(vector, presence=vector.presence & hit)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Side:
+    """One operand by signature: `of` [S] is each row's signature, `rows` the rows of each signature."""
+
+    matrix: Matrix
+    of: Index
+    rows: Sequence[Index]
+
+
+def _signatures(matching: VectorMatching, left: Matrix, right: Matrix) -> tuple[_Side, _Side]:
+    names = frozenset(matching.labels)
+    number: dict[Labels, int] = {}
+    without = names | {NAME}
+    sides = []
+    for matrix in (left, right):
+        keys = [x.keep(names) if matching.on else x.drop(without) for x in matrix.labels]
+        sides.append(np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.intp))
+    count = len(number)
+    out = []
+    for matrix, of in zip((left, right), sides, strict=True):
+        order = np.argsort(of, kind="stable")
+        rows = np.split(order, np.searchsorted(of[order], np.arange(1, count))) if count else []
+        out.append(_Side(matrix, of, rows))
+    return out[0], out[1]
+
+
+def _present_by_signature(side: _Side, count: int) -> Bools:
+    """Where any row of each signature is present, [signatures, K]."""
+    out = np.zeros((count, side.matrix.presence.shape[1]), dtype=np.bool_)
+    np.logical_or.at(out, side.of, side.matrix.presence)
+    return out
+
+
+def vectors(ev: "Evaluator", expr: Binary, left: Matrix, right: Matrix) -> Matrix:
+    """Two vectors under the expression's matching."""
+    matching = expr.matching or VectorMatching(Cardinality.ONE_TO_ONE)
+    if expr.op in SET_OPERATORS:
+        return _set_operation(expr.op, matching, left, right)
+    return _Matching(ev, expr, matching, left, right).result()
+
+
+def _set_operation(op: str, matching: VectorMatching, left: Matrix, right: Matrix) -> Matrix:
+    one, other = _signatures(matching, left, right)
+    count = len(one.rows)
+    steps = left.timestamps
+    if op == "or":
+        if not len(left.labels):
+            return right
+        taken = _present_by_signature(one, count)
+        rest = replace(right, presence=right.presence & ~taken[other.of])
+        return merge_same_labels(concat([left, rest.without_empty()], steps))
+    if not len(left.labels):
+        return left
+    there = _present_by_signature(other, count)[one.of]
+    return replace(left, presence=left.presence & (there if op == "and" else ~there)).without_empty()
+
+
+class _Matching:
+    """Arithmetic or comparison of two vectors: which rows meet, what they yield, what is not allowed."""
+
+    def __init__(self, ev: "Evaluator", expr: Binary, matching: VectorMatching, left: Matrix, right: Matrix) -> None:
+        self._ev = ev
+        self._expr = expr
+        self._matching = matching
+        # As if the `many` side were always on the left.
+        self._swapped = matching.card is Cardinality.ONE_TO_MANY
+        if self._swapped:
+            left, right = right, left
+        self._many, self._one = _signatures(matching, left, right)
+        self._names = frozenset(matching.labels)
+        # Not swapped with group_right: fill_left still fills the many side, as in Prometheus.
+        self._fill_many, self._fill_one = matching.fill_left, matching.fill_right
+
+    def result(self) -> Matrix:
+        many, one = self._many, self._one
+        steps = many.matrix.timestamps
+        filled = self._fill_many is not None or self._fill_one is not None
+        some_left = np.logical_or.reduce(many.matrix.presence, axis=0)
+        some_right = np.logical_or.reduce(one.matrix.presence, axis=0)
+        active: Bools = (some_left | some_right) if filled else (some_left & some_right)
+        if not active.any():
+            return empty(steps)
+        self._refuse_duplicates_on_one_side(active)
+        parts: list[Matrix] = []
+        matched = np.zeros((len(many.rows), len(steps)), dtype=np.bool_)
+        lefts, rights = self._pairs()
+        if len(lefts):
+            parts.append(self._meet(lefts, rights, matched))
+        if self._fill_one is not None:
+            parts.append(self._filled_one(matched))
+        self._refuse_second_matches(matched)
+        if self._fill_many is not None:
+            parts.append(self._filled_many(matched))
+        return self._join(parts, steps)
+
+    def _pairs(self) -> tuple[Index, Index]:
+        """Rows that share a signature: indexes into both sides."""
+        single = all(len(rows) <= 1 for rows in self._one.rows)
+        if single:
+            first = np.array([rows[0] if len(rows) else -1 for rows in self._one.rows], dtype=np.intp)
+            rights = first[self._many.of]
+            lefts = np.flatnonzero(rights >= 0)
+            return lefts, rights[lefts]
+        lefts_list: list[int] = []
+        rights_list: list[int] = []
+        for row, signature in enumerate(self._many.of):
+            for partner in self._one.rows[signature]:
+                lefts_list.append(row)
+                rights_list.append(int(partner))
+        return np.array(lefts_list, dtype=np.intp), np.array(rights_list, dtype=np.intp)
+
+    def _group(self, labels: Labels) -> Labels:
+        """The labels of a match group, from one of its series."""
+        return labels.keep(self._names) if self._matching.on else labels.drop(self._names | {NAME})
+
+    def _refuse_duplicates_on_one_side(self, active: Bools) -> None:
+        one = self._one
+        for rows in one.rows:
+            if len(rows) < 2:
+                continue
+            clash = (one.matrix.presence[rows].sum(axis=0) > 1) & active
+            if not clash.any():
+                continue
+            at = int(np.argmax(clash))
+            first, second = (one.matrix.labels[r] for r in rows[one.matrix.presence[rows, at]][:2])
+            side = "left" if self._swapped else "right"
+            raise QueryError(
+                f"found duplicate series for the match group {_braced(self._group(second))} on the {side} hand-side"
+                f" of the operation: [{_braced(second)}, {_braced(first)}];many-to-many matching not allowed:"
+                " matching labels must be unique on one side"
+            )
+
+    def _refuse_second_matches(self, matched: Bools) -> None:
+        if self._matching.card is not Cardinality.ONE_TO_ONE:
+            return
+        many = self._many
+        for signature, rows in enumerate(many.rows):
+            if len(rows) > 1 and ((many.matrix.presence[rows].sum(axis=0) > 1) & matched[signature]).any():
+                raise QueryError(
+                    "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
+                )
+
+    def _compute(self, left: Floats, right: Floats, presence: Bools) -> tuple[Floats, Bools]:
+        """Value and presence of cells; `left` belongs to the many side."""
+        if self._swapped:
+            left, right = right, left
+        op = self._expr.op
+        if op not in COMPARISONS:
+            return arithmetic(op, left, right), presence
+        hit = compare(op, left, right)
+        if self._expr.return_bool:
+            return hit.astype(np.float64), presence
+        return np.broadcast_to(left, presence.shape), presence & hit
+
+    def _meet(self, lefts: Index, rights: Index, matched: Bools) -> Matrix:
+        many, one = self._many.matrix, self._one.matrix
+        whole = len(lefts) == len(many.labels)
+        left = many.values if whole else many.values[lefts]
+        presence = (many.presence if whole else many.presence[lefts]) & one.presence[rights]
+        np.logical_or.at(matched, self._many.of[lefts], presence)
+        values, presence = self._compute(left, one.values[rights], presence)
+        labels = [self._labels(many.labels[i], one.labels[j]) for i, j in zip(lefts, rights, strict=True)]
+        return Matrix(labels, values, presence, many.timestamps)
+
+    def _filled_one(self, matched: Bools) -> Matrix:
+        """Rows of the many side where the other has nothing, against the fill value."""
+        assert self._fill_one is not None
+        many = self._many.matrix
+        presence = many.presence & ~_present_by_signature(self._one, len(self._one.rows))[self._many.of]
+        np.logical_or.at(matched, self._many.of, presence)
+        values, presence = self._compute(many.values, np.full((1, 1), self._fill_one), presence)
+        labels = [self._labels(x, self._filler(x)) for x in many.labels]
+        return Matrix(labels, values, presence, many.timestamps)
+
+    def _filled_many(self, matched: Bools) -> Matrix:
+        """Rows of the one side that met nothing, against the fill value."""
+        assert self._fill_many is not None
+        one = self._one.matrix
+        presence = one.presence & ~matched[self._one.of]
+        values, presence = self._compute(np.full((1, 1), self._fill_many), one.values, presence)
+        labels = [self._labels(self._filler(x), x) for x in one.labels]
+        return Matrix(labels, values, presence, one.timestamps)
+
+    def _filler(self, labels: Labels) -> Labels:
+        """The labels of the series that a fill value stands for."""
+        return labels.keep(self._names) if self._matching.on else labels.drop(self._names)
+
+    def _labels(self, many: Labels, one: Labels) -> Labels:
+        """The result's labels for a pair of series."""
+        if self._expr.op in CHANGES_METRIC:
+            many = many.drop(METADATA_LABELS)
+        if self._matching.card is Cardinality.ONE_TO_ONE:
+            many = many.keep(self._names) if self._matching.on else many.drop(self._names)
+        if self._matching.include:
+            many = many.merge({name: one.get(name) for name in self._matching.include})
+        if self._expr.return_bool and not self._ev.setting.delayed_names:
+            many = many.drop(METADATA_LABELS)
+        return many
+
+    def _join(self, parts: Sequence[Matrix], steps: NDArray[np.int64]) -> Matrix:
+        matrix = concat(parts, steps)
+        if self._expr.return_bool and self._ev.setting.delayed_names:
+            matrix = replace(matrix, drop_name=np.ones(len(matrix.labels), dtype=np.bool_))
+        try:
+            return merge_same_labels(matrix).without_empty()
+        except QueryError:
+            if self._matching.card is Cardinality.ONE_TO_ONE:
+                raise
+            raise QueryError(self._clash(matrix)) from None
+
+    def _clash(self, matrix: Matrix) -> str:
+        """Which error two equal results are: within one match group, or across groups."""
+        groups: dict[Labels, set[Labels]] = {}
+        for labels in matrix.labels:
+            groups.setdefault(labels, set()).add(self._group(labels))
+        if self._matching.on and not set(self._matching.include) & self._names:
+            return "multiple matches for labels: grouping labels must ensure unique matches"
+        return SAME_LABELSET
+
+
+def _braced(labels: Labels) -> str:
+    """Labels as Prometheus prints a label set in errors: the name is a label like others."""
+    if labels == EMPTY:
+        return "{}"
+    return "{" + ", ".join(f'{name}="{value}"' for name, value in labels) + "}"

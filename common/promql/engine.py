@@ -1,0 +1,215 @@
+"""The query engine: PromQL over a Querier, at an instant or over steps. Synchronous: run it off the event loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from common.clock import Clock, SystemClock
+from common.errors import QueryError
+from common.labels import Labels
+from common.promql import selectors
+from common.promql.ast import Expr, MatrixSelector, Subquery, ValueType
+from common.promql.budget import QueryBudget
+from common.promql.evaluator import Evaluator, Setting, Steps
+from common.promql.functions.ranges import subquery_steps
+from common.promql.functions.registry import HANDLERS
+from common.promql.matrix import (
+    SAME_LABELSET,
+    Matrix,
+    Notes,
+    Series,
+    has_duplicates,
+    remove_names,
+    sort_by_labels,
+)
+from common.promql.parser import parse
+from common.promql.preprocess import Resolver, unwrap, value_type
+from common.tsdb.querier import Querier, SelectHints
+
+DELAYED_NAME_REMOVAL = "promql-delayed-name-removal"
+TYPE_AND_UNIT_LABELS = "type-and-unit-labels"
+
+_TYPE_NAMES = {
+    ValueType.MATRIX: "range vector",
+    ValueType.VECTOR: "instant vector",
+    ValueType.STRING: "string",
+    ValueType.SCALAR: "scalar",
+    ValueType.NONE: "none",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Limits and defaults of every query.
+
+    `lookback_ms` (Prometheus: --query.lookback-delta), `max_samples` in memory (--query.max-samples), `timeout` in
+    seconds (--query.timeout), `max_steps` of a range query, `default_step_ms` of subqueries without a step (the
+    global evaluation interval), `features` as given to --enable-feature.
+    """
+
+    lookback_ms: int = 300_000
+    max_samples: int = 50_000_000
+    timeout: float = 120.0
+    max_steps: int = 11_000
+    default_step_ms: int = 60_000
+    features: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """What a query gave: `type` says which field holds it.
+
+    SCALAR: `scalar` (at `timestamp`); STRING: `string`; VECTOR: `matrix` with one step, in order; MATRIX: `matrix`
+    sorted by labels for a range query, `series` with the samples for a range vector at an instant.
+    """
+
+    type: ValueType
+    timestamp: int
+    matrix: Matrix | None = None
+    scalar: float = 0.0
+    string: str = ""
+    series: tuple[Series, ...] = ()
+    warnings: list[str] = field(default_factory=list)
+    infos: list[str] = field(default_factory=list)
+    samples_read: int = 0
+    peak_samples: int = 0
+
+
+class Engine:
+    """Evaluates queries; holds no state between them, safe to use from several threads."""
+
+    def __init__(self, options: EngineOptions | None = None, clock: Clock | None = None) -> None:
+        self.options = options or EngineOptions()
+        self._clock = clock or SystemClock()
+
+    def instant(
+        self,
+        querier: Querier,
+        query: Expr | str,
+        time_ms: int,
+        *,
+        timeout: float | None = None,
+        lookback_ms: int | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> Result:
+        """The value of `query` at `time_ms`; QueryError and its kin say why there is none.
+
+        `cancel` is asked now and then whether the query was given up.
+        """
+        return self._run(querier, query, time_ms, time_ms, 1, timeout, lookback_ms, cancel)
+
+    def range(
+        self,
+        querier: Querier,
+        query: Expr | str,
+        start_ms: int,
+        end_ms: int,
+        step_ms: int,
+        *,
+        timeout: float | None = None,
+        lookback_ms: int | None = None,
+        cancel: Callable[[], bool] | None = None,
+    ) -> Result:
+        """The values of `query` at start, start + step, ... up to end: a matrix, sorted by labels."""
+        if step_ms <= 0:
+            raise QueryError("zero or negative query resolution step widths are not accepted. Try a positive integer")
+        if end_ms < start_ms:
+            raise QueryError("end timestamp must not be before start time")
+        if (end_ms - start_ms) // step_ms + 1 > self.options.max_steps:
+            raise QueryError(
+                f"exceeded maximum resolution of {self.options.max_steps:,} points per timeseries. "
+                "Try decreasing the query resolution (?step=XX)"
+            )
+        return self._run(querier, query, start_ms, end_ms, step_ms, timeout, lookback_ms, cancel, matrix=True)
+
+    def _run(
+        self,
+        querier: Querier,
+        query: Expr | str,
+        start: int,
+        end: int,
+        step: int,
+        timeout: float | None,
+        lookback: int | None,
+        cancel: Callable[[], bool] | None,
+        matrix: bool = False,
+    ) -> Result:
+        options = self.options
+        expr = parse(query, options.features) if isinstance(query, str) else query
+        kind = value_type(expr)
+        if matrix and kind not in (ValueType.SCALAR, ValueType.VECTOR):
+            name = _TYPE_NAMES[kind]
+            raise QueryError(f'invalid expression type "{name}" for range query, must be Scalar or instant Vector')
+        limit = options.timeout if timeout is None else min(timeout, options.timeout)
+        budget = QueryBudget(options.max_samples, self._clock, limit, cancel)
+        setting = Setting(
+            lookback=lookback or options.lookback_ms,
+            default_step=lambda _range: options.default_step_ms,
+            delayed_names=DELAYED_NAME_REMOVAL in options.features,
+            type_and_unit=TYPE_AND_UNIT_LABELS in options.features,
+            start=start,
+            end=end,
+            step=step,
+            is_range=matrix and start != end,
+        )
+        ev = Evaluator(querier, setting, Notes(query if isinstance(query, str) else ""), budget, HANDLERS)
+        expr = unwrap(Resolver(start, end, step if matrix else 0)(expr))
+        result = _evaluate(ev, expr, kind, Steps(start, end, step), matrix)
+        return Result(
+            type=result.type,
+            timestamp=end,
+            matrix=result.matrix,
+            scalar=result.scalar,
+            string=result.string,
+            series=result.series,
+            warnings=list(ev.notes.warnings),
+            infos=list(ev.notes.infos),
+            samples_read=budget.read,
+            peak_samples=budget.peak,
+        )
+
+
+def _evaluate(ev: Evaluator, expr: Expr, kind: ValueType, steps: Steps, matrix: bool) -> Result:
+    if kind is ValueType.STRING:
+        return Result(ValueType.STRING, steps.start, string=ev.string(expr))
+    if kind is ValueType.MATRIX:
+        return Result(ValueType.MATRIX, steps.start, series=_raw(ev, expr, steps))
+    if kind is ValueType.SCALAR and not matrix:
+        return Result(ValueType.SCALAR, steps.start, scalar=float(ev.scalar(expr, steps)[0]))
+    result = remove_names(ev.vector(expr, steps)).without_empty()
+    if has_duplicates(result.labels):
+        raise QueryError(SAME_LABELSET)
+    if not matrix:
+        return Result(ValueType.VECTOR, steps.start, matrix=result)
+    return Result(ValueType.MATRIX, steps.start, matrix=sort_by_labels(result))
+
+
+def _raw(ev: Evaluator, expr: Expr, steps: Steps) -> tuple[Series, ...]:
+    """A range vector at one instant, sorted by labels."""
+    found: list[Series] = []
+    if isinstance(expr, Subquery):
+        ends = ev.reference_times(expr.offset, expr.timestamp, steps)
+        inner = subquery_steps(ev, expr, steps, ends)
+        if inner is None:
+            return ()
+        result = remove_names(ev.vector(expr.expr, inner)).without_empty()
+        for labels, values, there in zip(result.labels, result.values, result.presence, strict=True):
+            found.append(Series(labels, result.timestamps[there], values[there]))
+    elif isinstance(expr, MatrixSelector):
+        end = int(ev.reference_times(expr.selector.offset, expr.selector.timestamp, steps)[0])
+        for batch in ev.select(expr.selector, end - expr.range + 1, end, SelectHints(range=expr.range)):
+            for part in selectors.uniform(batch, 1):
+                rows = part.without_stale()
+                ev.budget.hold(rows.values.size)
+                found.extend(
+                    Series(labels, rows.times, np.array(values))
+                    for labels, values in zip(rows.labels, rows.values, strict=True)
+                    if len(rows.times)
+                )
+    return tuple(sorted(found, key=_by_labels))
+
+
+def _by_labels(series: Series) -> tuple[tuple[str, str], ...]:
+    labels: Labels = series.labels
+    return labels.pairs

@@ -1,0 +1,207 @@
+"""histogram_quantile, histogram_quantiles and histogram_fraction, over the buckets of classic histograms."""
+
+import datetime
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.labels import Labels
+from common.promql import buckets, gonumber
+from common.promql.ast import Call, Expr
+from common.promql.gotext import quote, short_float
+from common.promql.matrix import Bools, Floats, Matrix, concat, merge_same_labels
+from common.promql.preprocess import unwrap
+
+if TYPE_CHECKING:
+    from common.promql.evaluator import Evaluator, Steps
+
+BUCKET_LABEL = "le"
+_MONOTONICITY = (
+    "input to histogram_quantile needed to be fixed for monotonicity (see"
+    " https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)"
+)
+
+Compute = Callable[[Floats, Floats, NDArray[np.intp]], tuple[Floats, buckets.Forced | None]]
+"""(upper bounds, counts [G, B, K'], columns) -> values [G, K'] and what was forced to be monotonic."""
+
+
+@dataclass(slots=True)
+class _Fix:
+    """All monotonicity fixes of one metric, told as one annotation."""
+
+    lowest: float = np.inf
+    highest: float = -np.inf
+    largest: float = 0.0
+    count: int = 0
+    first: int = 0
+    last: int = 0
+
+
+@dataclass(slots=True)
+class Classic:
+    """The classic histograms of a vector: rows by label set without `le`, with their upper bounds."""
+
+    matrix: Matrix
+    labels: list[Labels] = field(default_factory=list)
+    rows: list[NDArray[np.intp]] = field(default_factory=list)
+    uppers: list[Floats] = field(default_factory=list)
+
+
+def with_name(ev: "Evaluator", text: str, labels: Labels) -> str:
+    """An annotation's text with the metric's name, which only delayed removal still knows."""
+    name = labels.name if ev.setting.delayed_names else ""
+    return f"{text} for metric name {quote(name)}" if name else text
+
+
+def classic(ev: "Evaluator", matrix: Matrix, arg: Expr) -> Classic:
+    """Group the bucket series of `matrix`; a series without a usable `le` is left out with a warning."""
+    groups: dict[Labels, list[int]] = {}
+    bounds = np.zeros(len(matrix.labels))
+    for row, labels in enumerate(matrix.labels):
+        text = labels.get(BUCKET_LABEL)
+        try:
+            bounds[row] = gonumber.parse(text)
+        except ValueError:
+            if matrix.presence[row].any():
+                what = f'bucket label "le" is missing or has a malformed value of {quote(text)}'
+                ev.notes.warn(with_name(ev, what, labels), unwrap(arg).span.start)
+            continue
+        groups.setdefault(labels.drop((BUCKET_LABEL,)), []).append(row)
+    out = Classic(matrix)
+    for labels, members in groups.items():
+        rows = np.array(members, dtype=np.intp)
+        out.labels.append(labels)
+        out.rows.append(rows)
+        out.uppers.append(bounds[rows])
+    return out
+
+
+def compute(ev: "Evaluator", source: Classic, function: Compute, arg: Expr) -> Matrix:
+    """`function` of every histogram at every step at which it has buckets."""
+    matrix = source.matrix
+    steps = matrix.presence.shape[1]
+    values = np.zeros((len(source.labels), steps))
+    presence = np.zeros((len(source.labels), steps), dtype=np.bool_)
+    fixes: dict[str, _Fix] = {}
+    for members, rows, columns in _alike(source):
+        # rows [G, B]: the same bounds in every group.
+        uppers = source.uppers[members[0]][rows[0]]
+        at = np.array([source.rows[m] for m in members])[:, rows[0]] if len(rows) == 1 else None
+        index = at if at is not None else np.stack([source.rows[m][r] for m, r in zip(members, rows, strict=True)])
+        counts = matrix.values[index][:, :, columns]
+        order = np.argsort(uppers, kind="stable")
+        uppers, counts = uppers[order], counts[:, order]
+        starts = np.flatnonzero(np.concatenate([[True], uppers[1:] != uppers[:-1]]))
+        if len(starts) < len(uppers):
+            uppers, counts = uppers[starts], np.add.reduceat(counts, starts, axis=1)
+        result, forced = function(uppers, counts, columns)
+        values[np.ix_(members, columns)] = result
+        presence[np.ix_(members, columns)] = True
+        if forced is not None and forced.where.any():
+            _collect(ev, fixes, forced, [source.labels[m] for m in members], matrix.timestamps[columns])
+        ev.budget.check()
+    for text, fix in fixes.items():
+        _tell(ev, text, fix, arg)
+    return Matrix(source.labels, values, presence, matrix.timestamps)
+
+
+def _alike(source: Classic) -> Iterator[tuple[list[int], list[NDArray[np.intp]], NDArray[np.intp]]]:
+    """Histograms that can be computed at once: (members, their bucket positions, columns)."""
+    whole: dict[tuple[bytes, bytes], list[int]] = {}
+    for number, rows in enumerate(source.rows):
+        there = source.matrix.presence[rows]
+        some: Bools = there.any(axis=0)
+        if (there == some).all():
+            whole.setdefault((source.uppers[number].tobytes(), some.tobytes()), []).append(number)
+            continue
+        patterns, which = np.unique(there, axis=1, return_inverse=True)
+        for pattern in range(patterns.shape[1]):
+            kept = np.flatnonzero(patterns[:, pattern])
+            if len(kept):
+                yield [number], [kept.astype(np.intp)], np.flatnonzero(which.reshape(-1) == pattern)
+    for (_, shown), members in whole.items():
+        columns = np.flatnonzero(np.frombuffer(shown, dtype=np.bool_))
+        if len(columns):
+            everything = np.arange(len(source.rows[members[0]]), dtype=np.intp)
+            yield members, [everything] * len(members), columns
+
+
+def _collect(
+    ev: "Evaluator", fixes: dict[str, _Fix], forced: buckets.Forced, labels: list[Labels], times: NDArray[np.int64]
+) -> None:
+    for group in np.flatnonzero(forced.where.any(axis=1)).tolist():
+        at = np.flatnonzero(forced.where[group])
+        fix = fixes.setdefault(with_name(ev, _MONOTONICITY, labels[group]), _Fix(first=int(times[at[0]])))
+        fix.lowest = min(fix.lowest, float(forced.lowest[group, at].min()))
+        fix.highest = max(fix.highest, float(forced.highest[group, at].max()))
+        fix.largest = max(fix.largest, float(forced.largest[group, at].max()))
+        fix.count += len(at)
+        fix.first = min(fix.first, int(times[at[0]]))
+        fix.last = max(fix.last, int(times[at[-1]]))
+
+
+def _tell(ev: "Evaluator", text: str, fix: _Fix, arg: Expr) -> None:
+    first, last = (
+        datetime.datetime.fromtimestamp(int(t / 1000), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for t in (fix.first, fix.last)
+    )
+    ev.notes.info(
+        f"{text}, from buckets {short_float(fix.lowest)} to {short_float(fix.highest)},"
+        f" with a max diff of {gonumber.two_digits(fix.largest)}, over {fix.count} samples"
+        f" from {first} to {last}",
+        unwrap(arg).span.start,
+    )
+
+
+def _check(ev: "Evaluator", q: Floats, arg: Expr) -> None:
+    for bad in np.unique(q[~((q >= 0) & (q <= 1))]).tolist():
+        text = f"quantile value should be between 0 and 1, got {short_float(bad)}"
+        ev.notes.warn(text, unwrap(arg).span.start)
+
+
+def quantile(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
+    """`histogram_quantile(q, v)`."""
+    q = ev.scalar(node.args[0], steps)
+    _check(ev, q, node.args[0])
+    matrix = ev.vector(node.args[1], steps)
+    source = classic(ev, matrix.floats_only(), node.args[1])
+    result = compute(ev, source, lambda u, c, at: buckets.quantile(q[at], u, c), node.args[1])
+    yield merge_same_labels(ev.drop_names(result))
+
+
+def quantiles(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
+    """`histogram_quantiles(v, label, q, ...)`: one series a quantile, named in `label`."""
+    label = ev.string(node.args[1])
+    wanted = []
+    for arg in node.args[2:]:
+        q = ev.scalar(arg, steps)
+        _check(ev, q, arg)
+        wanted.append(q)
+    matrix = ev.vector(node.args[0], steps)
+    source = classic(ev, matrix.floats_only(), node.args[0])
+    parts = []
+    for q in wanted:
+
+        def one(u: Floats, c: Floats, at: NDArray[np.intp], q: Floats = q) -> tuple[Floats, buckets.Forced]:
+            return buckets.quantile(q[at], u, c)
+
+        result = ev.drop_names(compute(ev, source, one, node.args[1]))
+        for value in np.unique(q).tolist():
+            columns = np.isnan(q) if value != value else q == value
+            named = [labels.merge({label: gonumber.open_metrics(value)}) for labels in result.labels]
+            parts.append(
+                Matrix(named, result.values, result.presence & columns, steps.times, drop_name=result.drop_name)
+            )
+    yield merge_same_labels(concat(parts, steps.times)).without_empty()
+
+
+def fraction(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
+    """`histogram_fraction(lower, upper, v)`."""
+    lower, upper = ev.scalar(node.args[0], steps), ev.scalar(node.args[1], steps)
+    matrix = ev.vector(node.args[2], steps)
+    source = classic(ev, matrix.floats_only(), node.args[2])
+    result = compute(ev, source, lambda u, c, at: (buckets.fraction(lower[at], upper[at], u, c), None), node.args[2])
+    yield merge_same_labels(ev.drop_names(result))

@@ -1,0 +1,237 @@
+"""Functions of a range vector: one kernel each, applied to rows that share their timestamps."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import QueryError
+from common.promql import selectors, windows
+from common.promql.ast import Call, MatrixSelector, Subquery
+from common.promql.gotext import quote, short_float
+from common.promql.matrix import Bools, Floats, Matrix, Times
+from common.promql.preprocess import unwrap
+from common.tsdb.querier import SelectHints
+
+if TYPE_CHECKING:
+    from common.promql.evaluator import Evaluator, Steps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """What a kernel sees: rows [S, T] that share `times`, bounds and limits of windows [K], scalar arguments [K]."""
+
+    values: Floats
+    times: Times
+    lo: NDArray[np.intp]
+    hi: NDArray[np.intp]
+    starts: Times
+    ends: Times
+    steps: Times
+    args: tuple[Floats, ...]
+    forced: Bools | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The length of the windows."""
+        return float(self.ends[0] - self.starts[0]) / 1000.0
+
+
+Kernel = Callable[[Window], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class RangeFunction:
+    """A function of a range vector; `least` samples make a result, `keeps_name` as last_over_time does."""
+
+    kernel: Kernel
+    least: int = 1
+    keeps_name: bool = False
+    counter: bool = False
+
+
+def _rate(w: Window) -> Floats:
+    out = windows.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, True, w.forced)
+    out /= w.seconds
+    return out
+
+
+def _increase(w: Window) -> Floats:
+    return windows.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, True, w.forced)
+
+
+def _delta(w: Window) -> Floats:
+    return windows.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, False)
+
+
+def _irate(w: Window) -> Floats:
+    out = windows.instant_delta(w.values, w.lo, w.hi, True, w.forced)
+    last, limit = w.hi - 1, len(w.times) - 1
+    gap = w.times[np.clip(last, 0, limit)] - w.times[np.clip(last - 1, 0, limit)]
+    return out / (np.where(gap > 0, gap, 1) / 1000.0)
+
+
+def _deriv(w: Window) -> Floats:
+    return windows.regressions(w.values, w.times, w.lo, w.hi, None)[0]
+
+
+def _predict_linear(w: Window) -> Floats:
+    slope, value = windows.regressions(w.values, w.times, w.lo, w.hi, w.steps)
+    with np.errstate(invalid="ignore"):
+        return slope * w.args[0] + value
+
+
+def _smoothing(w: Window) -> Floats:
+    factor, trend = w.args
+    for name, value in (("smoothing", factor), ("trend", trend)):
+        bad = (value <= 0) | (value >= 1)
+        short = "sf" if name == "smoothing" else "tf"
+        if bad.any():
+            raise QueryError(f"invalid {name} factor. Expected: 0 < {short} < 1, got: {float(value[np.argmax(bad)]):f}")
+    return windows.double_exponential(w.values, w.lo, w.hi, factor, trend)
+
+
+def _seconds_at(w: Window, index: NDArray[np.intp]) -> Floats:
+    seconds = w.times[np.clip(index, 0, len(w.times) - 1)] / 1000.0
+    return np.broadcast_to(seconds, (len(w.values), len(seconds)))
+
+
+def _ones(w: Window) -> Floats:
+    return np.ones((len(w.values), len(w.lo)))
+
+
+RANGE_FUNCTIONS: dict[str, RangeFunction] = {
+    "rate": RangeFunction(_rate, 2, counter=True),
+    "increase": RangeFunction(_increase, 2, counter=True),
+    "delta": RangeFunction(_delta, 2),
+    "irate": RangeFunction(_irate, 2),
+    "idelta": RangeFunction(lambda w: windows.instant_delta(w.values, w.lo, w.hi, False), 2),
+    "changes": RangeFunction(lambda w: windows.changes(w.values, w.lo, w.hi)),
+    "resets": RangeFunction(lambda w: windows.resets(w.values, w.lo, w.hi, w.forced)),
+    "deriv": RangeFunction(_deriv, 2),
+    "predict_linear": RangeFunction(_predict_linear, 2),
+    "double_exponential_smoothing": RangeFunction(_smoothing, 2),
+    "avg_over_time": RangeFunction(lambda w: windows.means(w.values, w.lo, w.hi)),
+    "sum_over_time": RangeFunction(lambda w: windows.sums(w.values, w.lo, w.hi)),
+    "min_over_time": RangeFunction(lambda w: windows.minimum(w.values, w.lo, w.hi)),
+    "max_over_time": RangeFunction(lambda w: windows.maximum(w.values, w.lo, w.hi)),
+    "count_over_time": RangeFunction(lambda w: windows.counts(w.values, w.lo, w.hi)),
+    "last_over_time": RangeFunction(lambda w: windows.last(w.values, w.lo, w.hi), keeps_name=True),
+    "first_over_time": RangeFunction(lambda w: windows.first(w.values, w.lo, w.hi), keeps_name=True),
+    "present_over_time": RangeFunction(_ones),
+    "absent_over_time": RangeFunction(_ones),
+    "stddev_over_time": RangeFunction(lambda w: windows.deviations(w.values, w.lo, w.hi)),
+    "stdvar_over_time": RangeFunction(lambda w: windows.variances(w.values, w.lo, w.hi)),
+    "mad_over_time": RangeFunction(lambda w: windows.median_deviations(w.values, w.lo, w.hi)),
+    "quantile_over_time": RangeFunction(lambda w: windows.quantiles(w.values, w.lo, w.hi, w.args[0])),
+    "ts_of_first_over_time": RangeFunction(lambda w: _seconds_at(w, w.lo)),
+    "ts_of_last_over_time": RangeFunction(lambda w: _seconds_at(w, w.hi - 1)),
+    "ts_of_min_over_time": RangeFunction(lambda w: windows.time_of_extreme(w.values, w.times, w.lo, w.hi, False)),
+    "ts_of_max_over_time": RangeFunction(lambda w: windows.time_of_extreme(w.values, w.times, w.lo, w.hi, True)),
+}
+
+_COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
+
+
+def call(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
+    """Evaluate a function of a range vector."""
+    function = RANGE_FUNCTIONS[node.func]
+    operands = [unwrap(arg) for arg in node.args]
+    (source,) = (arg for arg in operands if isinstance(arg, MatrixSelector | Subquery))
+    args = tuple(ev.scalar(arg, steps) for arg in operands if arg is not source)
+    parts = _apply(ev, node, function, source, args, steps)
+    if function.keeps_name:
+        yield from parts
+    else:
+        yield from ev.dropped(source, parts, steps, merge=False)
+
+
+def _apply(
+    ev: "Evaluator",
+    node: Call,
+    function: RangeFunction,
+    source: MatrixSelector | Subquery,
+    args: tuple[Floats, ...],
+    steps: "Steps",
+) -> Iterator[Matrix]:
+    if isinstance(source, Subquery):
+        ends = ev.reference_times(source.offset, source.timestamp, steps)
+        rows_of = subquery_rows(ev, source, steps, ends)
+    else:
+        selector = source.selector
+        ends = ev.reference_times(selector.offset, selector.timestamp, steps)
+        hints = SelectHints(step=steps.step, range=source.range, func=node.func)
+        batches = ev.select(selector, int(ends.min()) - source.range + 1, int(ends.max()), hints)
+        rows_of = (rows for batch in batches for rows in selectors.uniform(batch, steps.count))
+    starts = ends - source.range
+    names: set[str] = set()
+    for raw in rows_of:
+        ev.budget.check()
+        rows = raw.without_stale()
+        if not len(rows.times):
+            continue
+        lo, hi = windows.bounds(rows.times, starts, ends)
+        enough = hi - lo >= function.least
+        if not enough.any():
+            continue
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            values = function.kernel(Window(rows.values, rows.times, lo, hi, starts, ends, steps.times, args))
+        there = np.broadcast_to(enough, values.shape)
+        yield Matrix(rows.labels, values, there, steps.times, drop_name=rows.drop_name)
+        if function.counter:
+            names.update(labels.name for labels in rows.labels)
+        if node.func == "quantile_over_time":
+            _check_quantile(ev, node, args[0][enough])
+    for name in sorted(names):
+        if name and not name.endswith(_COUNTER_SUFFIXES):
+            text = f"metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {quote(name)}"
+            ev.notes.info(text, unwrap(node.args[0]).span.start)
+
+
+def _check_quantile(ev: "Evaluator", node: Call, q: Floats) -> None:
+    for bad in np.unique(q[~((q >= 0) & (q <= 1))]).tolist():
+        text = f"quantile value should be between 0 and 1, got {short_float(bad)}"
+        ev.notes.warn(text, unwrap(node.args[0]).span.start)
+
+
+def subquery_steps(ev: "Evaluator", node: Subquery, steps: "Steps", ends: Times) -> "Steps | None":
+    """The instants at which a subquery's expression is evaluated; None if there is none."""
+    interval = node.step or ev.setting.default_step(node.range)
+    # The first multiple of the interval after the start of the first window (Go's division rounds to zero).
+    begin = int(ends[0]) - node.range
+    first = interval * int(begin / interval) if abs(begin) < 2**53 else interval * (begin // interval)
+    if first <= begin:
+        first += interval
+    last = int(ends[-1])
+    if last < first:
+        return None
+    last -= (last - first) % interval
+    return type(steps)(first, last, interval)
+
+
+def subquery_rows(ev: "Evaluator", node: Subquery, steps: "Steps", ends: Times) -> Iterator[selectors.Rows]:
+    """The result of a subquery's expression as rows of samples."""
+    inner = subquery_steps(ev, node, steps, ends)
+    if inner is None:
+        return
+    matrix = ev.vector(node.expr, inner)
+    yield from matrix_rows(matrix)
+
+
+def matrix_rows(matrix: Matrix) -> Iterator[selectors.Rows]:
+    """A matrix as rows that share their timestamps: grouped by where they are present."""
+    if not len(matrix.labels):
+        return
+    if matrix.presence.all():
+        yield selectors.Rows(matrix.labels, matrix.values, matrix.timestamps, drop_name=matrix.drop_name)
+        return
+    patterns, which = np.unique(matrix.presence, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        if not pattern.any():
+            continue
+        rows = np.flatnonzero(which.reshape(-1) == number)
+        labels = [matrix.labels[row] for row in rows.tolist()]
+        flags = None if matrix.drop_name is None else matrix.drop_name[rows]
+        yield selectors.Rows(labels, matrix.values[rows][:, pattern], matrix.timestamps[pattern], drop_name=flags)

@@ -1,0 +1,109 @@
+"""From storage to arrays: rows that share a timeline, their value at an instant, their windows."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.labels import Labels
+from common.promql import windows
+from common.promql.matrix import Bools, Cells, Floats, Matrix, Times
+from common.tsdb.querier import RowBatch
+
+BLOCK_CELLS = 1 << 19
+"""Rows are worked on in blocks of about this many cells: large enough for numpy, small enough for the cache."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Rows with the same timestamps: values [S, T], times ms [T], stale bool [T] or None; `drop_name` as in Matrix."""
+
+    labels: Sequence[Labels]
+    values: Floats
+    times: Times
+    stale: Bools | None = None
+    histograms: Cells | None = None
+    starts: Times | None = None
+    drop_name: Bools | None = None
+
+    def without_stale(self) -> "Rows":
+        """Only real samples."""
+        if self.stale is None or not self.stale.any():
+            return self
+        kept = ~self.stale
+        return Rows(
+            self.labels,
+            self.values[:, kept],
+            self.times[kept],
+            None,
+            None if self.histograms is None else self.histograms[:, kept],
+            None if self.starts is None else self.starts[:, kept],
+            self.drop_name,
+        )
+
+
+def uniform(batch: RowBatch, steps: int) -> Iterator[Rows]:
+    """The rows of a batch by timeline, in blocks that suit the cache for `steps` columns of results."""
+    single = len(batch.timelines) == 1
+    order: NDArray[np.intp] | None = None
+    cuts: Sequence[int] | NDArray[np.intp]
+    if single:
+        cuts = [0, len(batch.labels)]
+    else:
+        order = np.argsort(batch.timeline_of, kind="stable")
+        cuts = np.searchsorted(batch.timeline_of[order], np.arange(len(batch.timelines) + 1))
+    for number, line in enumerate(batch.timelines):
+        begin, end = int(cuts[number]), int(cuts[number + 1])
+        length = len(line.timestamps)
+        if begin == end or not length:
+            continue
+        size = max(1, BLOCK_CELLS // max(length, steps))
+        for at in range(begin, end, size):
+            stop = min(at + size, end)
+            if order is None:
+                labels: Sequence[Labels] = batch.labels[at:stop]
+                values = batch.values[at:stop, :length]
+            else:
+                part = order[at:stop]
+                labels = [batch.labels[i] for i in part]
+                first, last = int(part[0]), int(part[-1])
+                # Rows of one timeline are mostly neighbours: then a slice does.
+                where: slice | NDArray[np.intp] = slice(first, last + 1) if last - first == len(part) - 1 else part
+                values = batch.values[where, :length]
+            yield Rows(labels, values, line.timestamps, line.stale)
+
+
+def positions(rows: Rows, at: Times, lookback: int) -> tuple[NDArray[np.intp], Bools]:
+    """Index of the newest sample with at - lookback < timestamp <= at, and where there is one that is not stale."""
+    index: NDArray[np.intp] = np.searchsorted(rows.times, at, side="right") - 1
+    there = index >= 0
+    safe = np.maximum(index, 0)
+    there &= rows.times[safe] > at - lookback
+    if rows.stale is not None:
+        there &= ~rows.stale[safe]
+    return safe, there
+
+
+def instant(rows: Rows, at: Times, lookback: int, timestamps: Times) -> Matrix | None:
+    """Each row's value at the instants `at` [K], as steps `timestamps`; None if there is none."""
+    index, there = positions(rows, at, lookback)
+    if not there.any():
+        return None
+    shape = (len(rows.labels), len(at))
+    return Matrix(
+        rows.labels,
+        windows.take(rows.values, index),
+        np.broadcast_to(there, shape),
+        timestamps,
+    )
+
+
+def instant_times(rows: Rows, at: Times, lookback: int, timestamps: Times) -> Matrix | None:
+    """As `instant`, but with each sample's own time in seconds as value."""
+    index, there = positions(rows, at, lookback)
+    if not there.any():
+        return None
+    shape = (len(rows.labels), len(at))
+    seconds = rows.times[index] / 1000.0
+    return Matrix(rows.labels, np.broadcast_to(seconds, shape), np.broadcast_to(there, shape), timestamps)
