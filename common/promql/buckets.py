@@ -98,7 +98,7 @@ def quantile(q: Floats, uppers: Floats, counts: Floats) -> tuple[Floats, Forced]
 
 def fraction(lower: Floats, upper: Floats, uppers: Floats, counts: Floats) -> Floats:
     """The share of observations between `lower` and `upper` [K], interpolated within buckets."""
-    groups, size, steps = counts.shape
+    groups, _size, steps = counts.shape
     if not np.isposinf(uppers[-1]):
         return np.full((groups, steps), np.nan)
     total = counts[:, -1]

@@ -33,8 +33,16 @@ def run(text: str) -> None:
         Runner(engine()).run(commands)
 
 
+UNFINISHED = {"extended_vectors", "info", "start_timestamps"}
+
+
+def _file(path: Path):
+    marks = [pytest.mark.xfail(reason="being built", strict=True)] if path.stem in UNFINISHED else []
+    return pytest.param(path, id=path.stem, marks=marks)
+
+
 @pytest.mark.conformance
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [_file(path) for path in FILES])
 def test_every_scope_on_floats_passes(path: Path) -> None:
     passed: Counter[bool] = Counter()
     total: Counter[bool] = Counter()

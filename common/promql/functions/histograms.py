@@ -1,6 +1,6 @@
 """histogram_quantile, histogram_quantiles and histogram_fraction, over the buckets of classic histograms."""
 
-import datetime
+import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from common.labels import Labels
 from common.promql import buckets, gonumber
 from common.promql.ast import Call, Expr
 from common.promql.gotext import quote, short_float
-from common.promql.matrix import Bools, Floats, Matrix, concat, merge_same_labels
+from common.promql.matrix import Floats, Matrix, concat, merge_same_labels
 from common.promql.preprocess import unwrap
 
 if TYPE_CHECKING:
@@ -98,8 +98,9 @@ def compute(ev: "Evaluator", source: Classic, function: Compute, arg: Expr) -> M
         if len(starts) < len(uppers):
             uppers, counts = uppers[starts], np.add.reduceat(counts, starts, axis=1)
         result, forced = function(uppers, counts, columns)
-        values[np.ix_(members, columns)] = result
-        presence[np.ix_(members, columns)] = True
+        cells = np.ix_(np.array(members, dtype=np.intp), columns)
+        values[cells] = result
+        presence[cells] = True
         if forced is not None and forced.where.any():
             _collect(ev, fixes, forced, [source.labels[m] for m in members], matrix.timestamps[columns])
         ev.budget.check()
@@ -113,7 +114,7 @@ def _alike(source: Classic) -> Iterator[tuple[list[int], list[NDArray[np.intp]],
     whole: dict[tuple[bytes, bytes], list[int]] = {}
     for number, rows in enumerate(source.rows):
         there = source.matrix.presence[rows]
-        some: Bools = there.any(axis=0)
+        some = np.logical_or.reduce(there, axis=0)
         if (there == some).all():
             whole.setdefault((source.uppers[number].tobytes(), some.tobytes()), []).append(number)
             continue
@@ -145,8 +146,7 @@ def _collect(
 
 def _tell(ev: "Evaluator", text: str, fix: _Fix, arg: Expr) -> None:
     first, last = (
-        datetime.datetime.fromtimestamp(int(t / 1000), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        for t in (fix.first, fix.last)
+        dt.datetime.fromtimestamp(int(t / 1000), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for t in (fix.first, fix.last)
     )
     ev.notes.info(
         f"{text}, from buckets {short_float(fix.lowest)} to {short_float(fix.highest)},"
