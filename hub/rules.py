@@ -10,10 +10,12 @@ from typing import Protocol, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from common.clock import Clock
-from common.errors import BrambleError, LimitError
+from common.errors import BrambleError, LimitError, QueryError
+from common.frames.model import SourceId
 from common.labels import EMPTY, NAME, Labels, Matcher, MatchType
 from common.logs import EventLog
-from common.promql.ast import Expr
+from common.promql.ast import Expr, ValueType
+from common.promql.engine import Engine
 from common.rules import alerting
 from common.rules.alerting import Change, Event, RuleState, Surroundings
 from common.rules.model import (
@@ -31,6 +33,8 @@ from common.rules.model import (
 from common.rules.recording import record
 from common.sample import Millis
 from common.tsdb.querier import Querier
+from common.tsdb.store import Store
+from common.tsdb.writer import SourceWriter
 
 _log = EventLog("rules")
 
@@ -115,6 +119,7 @@ class _RuleSlot:
     writer: RowWriter
     status: RuleStatus
     state: RuleState = field(default_factory=RuleState)
+    wrote: bool = False
 
 
 @dataclass(slots=True)
@@ -201,7 +206,7 @@ class RuleManager:
             if same:
                 previous = same.pop(0)
                 status = replace(previous.status, rule=rule)
-                rules.append(_RuleSlot(rule, previous.writer, status, previous.state))
+                rules.append(_RuleSlot(rule, previous.writer, status, previous.state, previous.wrote))
                 continue
             waits = isinstance(rule, AlertingRule) and rule.hold >= self._options.grace and old is None
             state = RuleState(restored=not waits)
@@ -316,8 +321,9 @@ class RuleManager:
             else:
                 each.state, events = alerting.step(each.rule, each.state, now, vector, slot.group.limit, self._around)
                 rows = alerting.series(each.state)
-            if each.state.restored:
+            if each.state.restored and (rows or each.wrote):
                 await self._off_loop(each.writer.write, at, rows)
+                each.wrote = bool(rows)
         except BrambleError as err:
             error = str(err)
             if isinstance(err, LimitError) and isinstance(each.rule, AlertingRule):
@@ -380,3 +386,26 @@ def _identity(rule: Rule) -> tuple[object, ...]:
     if isinstance(rule, AlertingRule):
         return ("alert", rule.alert, tuple(sorted((n, t.source) for n, t in rule.labels.items())))
     return ("record", rule.record, tuple(sorted(rule.labels.items())))
+
+
+def evaluator(engine: Engine, querier: Querier) -> Evaluate:
+    """Evaluates rule expressions with `engine` over `querier`."""
+
+    def evaluate(expr: Expr, time: Millis) -> Vector:
+        result = engine.instant(querier, expr, time)
+        if result.type is ValueType.SCALAR:
+            return [(EMPTY, result.scalar)]
+        if result.type is not ValueType.VECTOR or result.matrix is None:
+            raise QueryError("rule result is not a vector or scalar")
+        return list(zip(result.matrix.labels, result.matrix.values[:, 0].tolist(), strict=True))
+
+    return evaluate
+
+
+def store_writers(store: Store) -> Callable[[str], RowWriter]:
+    """Writers into `store`, one source a rule, whose id follows from the rule's key."""
+
+    def writer_of(key: str) -> RowWriter:
+        return SourceWriter(store, SourceId(hashlib.sha256(b"rule;" + key.encode()).digest()[:16]), EMPTY)
+
+    return writer_of

@@ -59,12 +59,19 @@ class _Path:
 
 
 @dataclass(frozen=True, slots=True)
+class _Wrong:
+    """A field that isn't there: as in Go, known only when the template is expanded."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Call:
     func: str
     args: tuple["_Node", ...]
 
 
-_Node = _Literal | _Path | _Call
+_Node = _Literal | _Path | _Wrong | _Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,18 +227,18 @@ _ROOTS = {
 }
 
 
-def _resolve(text: str, start: int) -> _Path:
+def _resolve(text: str, start: int) -> _Path | _Wrong:
     for root, name in _ROOTS.items():
         if text == root:
             return _Path((name,))
         if text.startswith(root + ".") and name in ("labels", "external_labels"):
             rest = text[len(root) + 1 :]
             if "." in rest:
-                raise TemplateError(f"a label's value has no field: {text}", start)
+                return _Wrong(f"a label's value has no field: {text}")
             return _Path((name, rest))
     if text.startswith("$") and not text.startswith("$."):
         raise TemplateError(f'undefined variable "{text.split(".")[0]}"', start)
-    raise TemplateError(f"`{text}` is not a field of an alert's template", start)
+    return _Wrong(f"`{text}` is not a field of an alert's template")
 
 
 def _unquote(text: str, start: int) -> str:
@@ -258,6 +265,8 @@ def _evaluate(node: _Node, context: Context) -> Value:
     if isinstance(node, _Path):
         value: Value = getattr(context, node.names[0])
         return value.get(node.names[1]) if isinstance(value, Labels) and len(node.names) > 1 else value
+    if isinstance(node, _Wrong):
+        raise TemplateError(node.problem)
     args = [_evaluate(arg, context) for arg in node.args]
     try:
         return FUNCTIONS[node.func][2](args)

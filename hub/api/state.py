@@ -11,41 +11,10 @@ from prometheus_client import CollectorRegistry
 from common.clock import Clock
 from common.labels import Labels
 from common.panel.service import Lamp
-from common.promql.ast import Expr, ValueType
+from common.promql.engine import Engine
 from common.rules.model import GroupStatus
 from common.sample import MetricMeta, Millis
 from common.tsdb.querier import Querier
-
-
-class QueryResult(Protocol):
-    """What an engine answers; `common.promql.engine.Result` has this shape."""
-
-    @property
-    def type(self) -> ValueType:
-        """Scalar, string, vector or matrix."""
-        ...
-
-    @property
-    def warnings(self) -> list[str]:
-        """Annotations of level warning."""
-        ...
-
-    @property
-    def infos(self) -> list[str]:
-        """Annotations of level info."""
-        ...
-
-
-class QueryEngine(Protocol):
-    """`common.promql.engine.Engine`; its methods are synchronous and run in `ApiState.executor`. Times are ms."""
-
-    def instant(self, querier: Querier, query: Expr | str, time_ms: int) -> QueryResult:
-        """The value at one instant; raises QueryError."""
-        ...
-
-    def range(self, querier: Querier, query: Expr | str, start_ms: int, end_ms: int, step_ms: int) -> QueryResult:
-        """The values at every step from `start_ms` to `end_ms`, both inclusive; raises QueryError."""
-        ...
 
 
 class Health(StrEnum):
@@ -205,7 +174,7 @@ class ApiState:
     clock: Clock
     querier: Querier
     executor: Executor
-    engine: QueryEngine
+    engine: Engine
     rules: RulesView
     targets: TargetsView
     fleet: FleetView

@@ -68,8 +68,6 @@ def test_supported_templates_expand_as_in_prometheus(text: str, output: str) -> 
         ("{{ query }}", "the template function `query` is unknown or not supported yet"),
         ("{{ $labels.quantile * 100 }}", r"unexpected '\*' in a template action"),
         ("{{ $x }}", 'undefined variable "\\$x"'),
-        ("{{ .Foo }}", "`.Foo` is not a field of an alert's template"),
-        ("{{ $labels.a.b }}", "a label's value has no field"),
         ("{{ humanize }}", "wrong number of arguments for humanize: want 1, got 0"),
         ("{{ $value | $value }}", "expected a function after `|`"),
         ("{{ }}", "missing value"),
@@ -86,6 +84,13 @@ def test_what_is_not_supported_is_refused_by_name(text: str, problem: str) -> No
 def test_a_function_that_refuses_its_argument_is_an_error_when_expanded() -> None:
     with pytest.raises(TemplateError, match=r'error calling humanize: strconv\.ParseFloat: parsing "node"'):
         expand("{{ $labels.job | humanize }}")
+
+
+@pytest.mark.parametrize("text", ["{{ .Foo }}", "{{ $labels.a.b }}", "{{ $.labels.x }}"])
+def test_a_field_that_is_not_there_is_an_error_when_expanded_as_in_go(text: str) -> None:
+    template = parse_template(text)
+    with pytest.raises(TemplateError, match="field"):
+        template.expand(CONTEXT)
 
 
 def test_an_endless_text_is_refused() -> None:

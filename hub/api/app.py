@@ -1,0 +1,176 @@
+"""The hub's HTTP application: routes, and what surrounds every request."""
+
+import asyncio
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.exposition import choose_encoder
+
+from common.labels import compile_regex
+from common.logs import EventLog
+from hub.api import metadata, query, rules, status, targets, web_page
+from hub.api.envelope import ApiError, ErrorType, classify, failure
+from hub.api.keys import STATE, Handler
+from hub.api.runner import RUNNER, QueryRunner
+from hub.api.state import ApiState
+
+_log = EventLog("api")
+
+_BUCKETS = (0.1, 0.2, 0.4, 1, 3, 8, 20, 60, 120)
+_CORS = {
+    "Access-Control-Allow-Headers": "Accept, Authorization, Content-Type, Origin",
+    "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
+    "Access-Control-Expose-Headers": "Date",
+}
+
+BOTH = ("GET", "POST")
+GET = ("GET",)
+
+ROUTES: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
+    ("/api/v1/query", BOTH, query.instant),
+    ("/api/v1/query_range", BOTH, query.ranged),
+    ("/api/v1/query_exemplars", BOTH, status.query_exemplars),
+    ("/api/v1/format_query", BOTH, query.format_query),
+    ("/api/v1/parse_query", BOTH, query.parse_query),
+    ("/api/v1/labels", BOTH, metadata.labels),
+    ("/api/v1/label/{name}/values", GET, metadata.label_values),
+    ("/api/v1/series", BOTH, metadata.series),
+    ("/api/v1/metadata", GET, metadata.metadata),
+    ("/api/v1/targets", GET, targets.targets),
+    ("/api/v1/targets/metadata", GET, targets.target_metadata),
+    ("/api/v1/scrape_pools", GET, targets.scrape_pools),
+    ("/api/v1/alertmanagers", GET, targets.alertmanagers),
+    ("/api/v1/rules", GET, rules.rules),
+    ("/api/v1/alerts", GET, rules.alerts),
+    ("/api/v1/status/buildinfo", GET, status.build_info),
+    ("/api/v1/status/runtimeinfo", GET, status.runtime_info),
+    ("/api/v1/status/flags", GET, status.flags),
+    ("/api/v1/status/config", GET, status.config),
+    ("/api/v1/bramble/fleet", GET, targets.fleet),
+    ("/api/v1/bramble/panel", GET, targets.panel),
+)
+"""Endpoints of the API: path, methods, handler. They answer 503 until the hub is ready."""
+
+
+def make_app(state: ApiState) -> web.Application:
+    """The application over `state`; run it with `make_runner`, so that a client's leaving cancels its query."""
+    app = web.Application(
+        middlewares=[_measure(state.registry), _cors(state.web.cors_origin), _boundary],
+        client_max_size=state.limits.max_body,
+    )
+    app[STATE] = state
+    app[RUNNER] = QueryRunner(state)
+    prefix = "/" + state.web.route_prefix.strip("/") if state.web.route_prefix.strip("/") else ""
+    for path, methods, handler in ROUTES:
+        for method in methods:
+            app.router.add_route(method, prefix + path, _when_ready(handler))
+    for path, handler in (
+        ("/-/healthy", status.healthy),
+        ("/-/ready", status.ready),
+        ("/metrics", own_metrics),
+        ("/", web_page.page),
+    ):
+        app.router.add_get(prefix + path, handler)
+    if prefix:
+        app.router.add_get("/", _redirect(prefix + "/"))
+        app.router.add_get(prefix, _redirect(prefix + "/"))
+    return app
+
+
+def make_runner(app: web.Application) -> web.AppRunner:
+    """A runner that cancels a handler when its client goes away, and logs no line per request."""
+    return web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=5.0)
+
+
+async def own_metrics(request: web.Request) -> web.StreamResponse:
+    """The hub's own metrics, in the format the client asks for."""
+    encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return web.Response(body=encoder(request.app[STATE].registry), headers={"Content-Type": content_type})
+
+
+def _redirect(target: str) -> Handler:
+    async def redirect(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound(target)
+
+    return redirect
+
+
+def _when_ready(handler: Handler) -> Handler:
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        reason = request.app[STATE].ready()
+        if reason:
+            raise ApiError(ErrorType.UNAVAILABLE, f"Service Unavailable: {reason}")
+        return await handler(request)
+
+    return guarded
+
+
+@web.middleware
+async def _boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error becomes the API's envelope; only HTTP errors of the router pass."""
+    try:
+        return await handler(request)
+    except web.HTTPException:
+        raise
+    except Exception as err:  # noqa: BLE001 - the boundary of a request
+        error = classify(err)
+        if error.kind is ErrorType.INTERNAL:
+            _log.error("request failed", err, path=request.path)
+        return failure(error)
+
+
+def _measure(registry: CollectorRegistry) -> Middleware:
+    requests = Counter(
+        "prometheus_http_requests", "HTTP requests by handler and status.", ["handler", "code"], registry=registry
+    )
+    duration = Histogram(
+        "prometheus_http_request_duration_seconds",
+        "Time to answer HTTP requests.",
+        ["handler"],
+        registry=registry,
+        buckets=_BUCKETS,
+    )
+
+    @web.middleware
+    async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
+        resource = request.match_info.route.resource
+        name = resource.canonical if resource is not None else "unknown"
+        clock = request.app[STATE].clock
+        began = clock.monotonic()
+        code = 499
+        try:
+            response = await handler(request)
+            code = response.status
+        except web.HTTPException as err:
+            code = err.status
+            raise
+        except asyncio.CancelledError:
+            raise
+        finally:
+            requests.labels(name, str(code)).inc()
+            duration.labels(name).observe(clock.monotonic() - began)
+        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        return response
+
+    return measure
+
+
+def _cors(origin: str) -> Middleware:
+    anyone = origin == ".*"
+    allowed = compile_regex(origin)
+
+    @web.middleware
+    async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
+        asking = request.headers.get("Origin")
+        if asking is None or not (anyone or allowed.fullmatch(asking)):
+            return await handler(request)
+        preflight = request.method == "OPTIONS" and request.path.find("/api/v1/") >= 0
+        response = web.Response(status=204) if preflight else await handler(request)
+        response.headers.update(_CORS)
+        response.headers["Access-Control-Allow-Origin"] = "*" if anyone else asking
+        if not anyone:
+            response.headers.add("Vary", "Origin")
+        return response
+
+    return cors

@@ -1,0 +1,105 @@
+"""`labels`, `label/NAME/values`, `series`, `metadata`."""
+
+import threading
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from common.sample import Millis
+from hub.api import encode
+from hub.api.envelope import bad, bad_parameter, success
+from hub.api.keys import STATE
+from hub.api.params import (
+    MAX_TIME,
+    MIN_TIME,
+    Form,
+    integer,
+    label_name,
+    limit_param,
+    match_params,
+    read_form,
+    time_param,
+)
+from hub.api.runner import RUNNER
+
+TRUNCATED = "results truncated due to limit"
+
+
+def _window(form: Form) -> tuple[Millis, Millis]:
+    start, end = time_param(form, "start", MIN_TIME), time_param(form, "end", MAX_TIME)
+    if end < start:
+        raise bad_parameter("end", "end timestamp must not be before start time")
+    return start, end
+
+
+def _limited(items: Sequence[object], limit: int) -> web.Response:
+    if len(items) > limit:
+        return success(encode.text(list(items[:limit])), [TRUNCATED])
+    return success(encode.text(list(items)))
+
+
+async def labels(request: web.Request) -> web.StreamResponse:
+    """Names of labels."""
+    form = await read_form(request)
+    limit, (start, end), sets = limit_param(form), _window(form), match_params(form)
+    querier = request.app[STATE].querier
+
+    def job(_: threading.Event) -> list[str]:
+        return querier.label_names(sets, start, end)
+
+    return _limited(await request.app[RUNNER].run(job), limit)
+
+
+async def label_values(request: web.Request) -> web.StreamResponse:
+    """Values of one label; UTF-8 names may come escaped (`U__`)."""
+    form = await read_form(request)
+    name = label_name(request.match_info["name"])
+    limit, (start, end), sets = limit_param(form), _window(form), match_params(form)
+    querier = request.app[STATE].querier
+
+    def job(_: threading.Event) -> list[str]:
+        return querier.label_values(name, sets, start, end)
+
+    return _limited(await request.app[RUNNER].run(job), limit)
+
+
+async def series(request: web.Request) -> web.StreamResponse:
+    """Label sets of the series that satisfy any `match[]`."""
+    form = await read_form(request)
+    limit, sets, (start, end) = limit_param(form), match_params(form, required=True), _window(form)
+    querier = request.app[STATE].querier
+
+    def job(_: threading.Event) -> tuple[bytes, bool]:
+        found = querier.series(sets, start, end)
+        return b"[" + b",".join(encode.metric(each) for each in found[:limit]) + b"]", len(found) > limit
+
+    data, cut = await request.app[RUNNER].run(job)
+    return success(data, [TRUNCATED] if cut else [])
+
+
+def _number(form: Form, name: str) -> int:
+    text = form.get(name, "")
+    if not text:
+        return -1
+    try:
+        return integer(text)
+    except ValueError:
+        raise bad(f"{name} must be a number") from None
+
+
+async def metadata(request: web.Request) -> web.StreamResponse:
+    """Type, help and unit of metric families."""
+    form = await read_form(request)
+    limit, per_metric, name = _number(form, "limit"), _number(form, "limit_per_metric"), form.get("metric", "")
+    querier = request.app[STATE].querier
+
+    def job(_: threading.Event) -> bytes:
+        out: dict[str, list[dict[str, str]]] = {}
+        for family, metas in sorted(querier.metadata(name).items()):
+            if 0 <= limit <= len(out):
+                break
+            shown = metas[:per_metric] if per_metric > 0 else metas
+            out[family] = [{"type": m.type.value, "help": m.help, "unit": m.unit} for m in shown]
+        return encode.text(out)
+
+    return success(await request.app[RUNNER].run(job))

@@ -1,0 +1,224 @@
+"""`query`, `query_range`, `format_query`, `parse_query`, and the page's query box."""
+
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from typing import assert_never
+
+from aiohttp import web
+
+from common.errors import BrambleError, FormatError, QueryError
+from common.promql.ast import Expr, ValueType
+from common.promql.engine import Result
+from common.promql.errors import ParseError
+from common.promql.matrix import Matrix
+from common.promql.parser import parse
+from common.promql.preprocess import value_type
+from common.promql.printer import to_text
+from common.rules.format import sample_text
+from hub.api import encode
+from hub.api.envelope import bad, bad_parameter, classify, success
+from hub.api.keys import STATE
+from hub.api.metadata import TRUNCATED
+from hub.api.page import Answer, series_text
+from hub.api.params import (
+    UNLIMITED,
+    Form,
+    check_points,
+    limit_param,
+    parse_span,
+    read_form,
+    span_param,
+    time_param,
+)
+from hub.api.runner import RUNNER
+from hub.api.state import ApiState
+from hub.api.tree import tree
+
+_TYPE_NAMES = {ValueType.MATRIX: "range vector", ValueType.STRING: "string", ValueType.NONE: "none"}
+_SHOWN = 200
+"""Samples that the page shows of one series of a range vector."""
+
+
+def _parsed(text: str, features: frozenset[str]) -> Expr:
+    try:
+        return parse(text, features)
+    except (QueryError, FormatError) as err:
+        raise bad_parameter("query", err) from None
+
+
+@lru_cache(maxsize=512)
+def _type(text: str, features: frozenset[str]) -> ValueType:
+    """The type of a query's result, remembered, since dashboards repeat themselves."""
+    return value_type(_parsed(text, features))
+
+
+def _lookback(form: Form) -> int | None:
+    text = form.get("lookback_delta", "")
+    if not text:
+        return None
+    try:
+        lookback = parse_span(text)
+        if lookback <= 0:
+            raise ValueError("lookback delta must be positive")
+    except ValueError as err:
+        raise bad(f"error parsing lookback delta duration: {err}") from None
+    return lookback
+
+
+def _timeout(state: ApiState, form: Form) -> int:
+    timeout = span_param(form, "timeout")
+    if timeout is None:
+        return state.limits.timeout_ms
+    return max(0, min(timeout, state.limits.timeout_ms))
+
+
+async def _answer(request: web.Request, form: Form, evaluate: Callable[[threading.Event], Result]) -> web.Response:
+    limit, timeout = limit_param(form), _timeout(request.app[STATE], form)
+
+    def job(cancel: threading.Event) -> tuple[bytes, bool, Result]:
+        try:
+            result = evaluate(cancel)
+        except ParseError as err:
+            raise bad_parameter("query", err) from None
+        return *encode_result(result, limit), result
+
+    data, cut, result = await request.app[RUNNER].run(job, timeout)
+    return success(data, [*result.warnings, TRUNCATED] if cut else result.warnings, result.infos)
+
+
+async def instant(request: web.Request) -> web.StreamResponse:
+    """The value of `query` at `time` (now without it)."""
+    form = await read_form(request)
+    state = request.app[STATE]
+    at = time_param(form, "time", state.clock.now())
+    text, lookback, timeout = form.get("query", ""), _lookback(form), _timeout(state, form) / 1000
+
+    def evaluate(cancel: threading.Event) -> Result:
+        return state.engine.instant(
+            state.querier, text, at, timeout=timeout, lookback_ms=lookback, cancel=cancel.is_set
+        )
+
+    return await _answer(request, form, evaluate)
+
+
+async def ranged(request: web.Request) -> web.StreamResponse:
+    """The values of `query` at every `step` from `start` to `end`."""
+    form = await read_form(request)
+    state = request.app[STATE]
+    start, end = time_param(form, "start"), time_param(form, "end")
+    try:
+        step = parse_span(form.get("step", ""))
+    except ValueError as err:
+        raise bad_parameter("step", err) from None
+    check_points(start, end, step, state.limits.max_points)
+    text, lookback, timeout = form.get("query", ""), _lookback(form), _timeout(state, form) / 1000
+    features = state.engine.options.features
+
+    def evaluate(cancel: threading.Event) -> Result:
+        kind = _type(text, features)
+        if kind in _TYPE_NAMES:
+            raise bad_parameter(
+                "query",
+                f'invalid expression type "{_TYPE_NAMES[kind]}" for range query, must be Scalar or instant Vector',
+            )
+        return state.engine.range(
+            state.querier, text, start, end, step, timeout=timeout, lookback_ms=lookback, cancel=cancel.is_set
+        )
+
+    return await _answer(request, form, evaluate)
+
+
+async def format_query(request: web.Request) -> web.StreamResponse:
+    """The query, printed the canonical way."""
+    form = await read_form(request)
+    return success(encode.text(to_text(_parsed(form.get("query", ""), request.app[STATE].engine.options.features))))
+
+
+async def parse_query(request: web.Request) -> web.StreamResponse:
+    """The query's syntax tree."""
+    form = await read_form(request)
+    return success(encode.text(tree(_parsed(form.get("query", ""), request.app[STATE].engine.options.features))))
+
+
+def encode_result(result: Result, limit: int = UNLIMITED) -> tuple[bytes, bool]:
+    """`data` of a query's answer, with at most `limit` series, and whether that cut it."""
+    body, cut = _body(result, limit)
+    return b'{"resultType":"%b","result":%b}' % (result.type.value.encode(), body), cut
+
+
+def _body(result: Result, limit: int) -> tuple[bytes, bool]:
+    match result.type:
+        case ValueType.SCALAR:
+            return encode.sample(result.timestamp, result.scalar), False
+        case ValueType.STRING:
+            return b"[%b,%b]" % (encode.timestamp(result.timestamp), encode.text(result.string)), False
+        case ValueType.VECTOR:
+            matrix = _cut(result.matrix, limit)
+            return encode.vector(matrix.labels, matrix.values[:, 0], result.timestamp), _more(result, limit)
+        case ValueType.MATRIX:
+            if result.matrix is not None:
+                matrix = _cut(result.matrix, limit)
+                rows = encode.matrix(matrix.labels, matrix.values, matrix.presence, matrix.timestamps)
+                return rows, _more(result, limit)
+            parts = [
+                b'{"metric":%b,"values":%b}'
+                % (encode.metric(each.labels), encode.MatrixEncoder(each.timestamps).row(each.values, None))
+                for each in result.series[:limit]
+            ]
+            return b"[" + b",".join(parts) + b"]", len(result.series) > limit
+        case ValueType.NONE:
+            return b"[]", False
+    assert_never(result.type)
+
+
+def _cut(matrix: Matrix | None, limit: int) -> Matrix:
+    assert matrix is not None
+    return matrix if len(matrix.labels) <= limit else matrix.rows(range(limit))
+
+
+def _more(result: Result, limit: int) -> bool:
+    return result.matrix is not None and len(result.matrix.labels) > limit
+
+
+async def for_page(request: web.Request, text: str, most: int) -> Answer:
+    """The instant value of a query as rows of text, or its error."""
+    state = request.app[STATE]
+    now = state.clock.now()
+
+    def job(cancel: threading.Event) -> Answer:
+        return _rows(state.engine.instant(state.querier, text, now, cancel=cancel.is_set), most)
+
+    reason = state.ready()
+    if reason:
+        return Answer(error=f"Service Unavailable: {reason}")
+    try:
+        return await request.app[RUNNER].run(job)
+    except (BrambleError, ValueError) as err:
+        return Answer(error=str(classify(err)))
+
+
+def _rows(result: Result, most: int) -> Answer:
+    notes = [*result.warnings, *result.infos]
+    if result.type is ValueType.SCALAR:
+        return Answer([("scalar", sample_text(result.scalar))], 1, notes)
+    if result.type is ValueType.STRING:
+        return Answer([("string", result.string)], 1, notes)
+    if result.matrix is not None:
+        values = result.matrix.values[:most, 0].tolist()
+        rows = [
+            (series_text(labels), sample_text(value))
+            for labels, value in zip(result.matrix.labels[:most], values, strict=True)
+        ]
+        return Answer(rows, len(result.matrix.labels), notes)
+    found = [
+        (
+            series_text(each.labels),
+            " ".join(
+                f"{sample_text(value)} @{ms / 1000:.3f}"
+                for ms, value in zip(each.timestamps.tolist()[-_SHOWN:], each.values.tolist()[-_SHOWN:], strict=True)
+            ),
+        )
+        for each in result.series[:most]
+    ]
+    return Answer(found, len(result.series), notes)

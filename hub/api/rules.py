@@ -1,0 +1,152 @@
+"""`rules` and `alerts`."""
+
+import base64
+
+from aiohttp import web
+
+from common.labels import Labels, Matcher, match_all
+from common.rules.format import exponent, sample_text
+from common.rules.model import Alert, AlertingRule, AlertState, GroupStatus, RuleStatus
+from hub.api import encode
+from hub.api.envelope import bad, bad_parameter, success
+from hub.api.keys import STATE
+from hub.api.params import Form, integer, match_params, read_form
+from hub.api.times import rfc3339
+
+
+def alert_json(alert: Alert) -> dict[str, object]:
+    """One alert as the API shows it."""
+    out: dict[str, object] = {
+        "labels": alert.labels.to_dict(),
+        "annotations": alert.annotations.to_dict(),
+        "state": alert.state.value,
+        "activeAt": rfc3339(alert.active_at),
+    }
+    if alert.keep_firing_since is not None:
+        out["keepFiringSince"] = rfc3339(alert.keep_firing_since)
+    out["value"] = exponent(alert.value)
+    return out
+
+
+def live(status: RuleStatus) -> list[Alert]:
+    """The rule's alerts that are pending or firing."""
+    return [alert for alert in status.alerts if alert.state is not AlertState.INACTIVE]
+
+
+def _rule(status: RuleStatus, with_alerts: bool) -> dict[str, object]:
+    rule = status.rule
+    common: dict[str, object] = {
+        "health": status.health,
+        **({"lastError": status.last_error} if status.last_error else {}),
+        "evaluationTime": status.duration,
+        "lastEvaluation": rfc3339(status.last_evaluation),
+    }
+    if not isinstance(rule, AlertingRule):
+        return {"name": rule.name, "query": rule.query, "labels": dict(rule.labels), **common, "type": "recording"}
+    return {
+        "state": status.state.value,
+        "name": rule.name,
+        "query": rule.query,
+        "duration": rule.hold / 1000,
+        "keepFiringFor": rule.keep_firing / 1000,
+        "labels": {name: template.source for name, template in rule.labels.items()},
+        "annotations": {name: template.source for name, template in rule.annotations.items()},
+        "alerts": [alert_json(alert) for alert in live(status)] if with_alerts else [],
+        **common,
+        "type": "alerting",
+    }
+
+
+def _labels_of(status: RuleStatus) -> Labels:
+    rule = status.rule
+    if isinstance(rule, AlertingRule):
+        return Labels.of({name: template.source for name, template in rule.labels.items()})
+    return Labels.of(rule.labels)
+
+
+def _token(status: GroupStatus) -> str:
+    return base64.urlsafe_b64encode(status.group.key.encode()).decode()
+
+
+class _Filter:
+    def __init__(self, form: Form) -> None:
+        self.kind = form.get("type", "").lower()
+        if self.kind not in ("", "alert", "record"):
+            raise bad_parameter("type", f'not supported value "{self.kind}"')
+        self.names = set(form.getall("rule_name[]", []))
+        self.groups = set(form.getall("rule_group[]", []))
+        self.files = set(form.getall("file[]", []))
+        self.sets: list[list[Matcher]] = [list(each) for each in match_params(form)]
+
+    def group(self, status: GroupStatus) -> bool:
+        group = status.group
+        return (not self.groups or group.name in self.groups) and (not self.files or group.file in self.files)
+
+    def rule(self, status: RuleStatus) -> bool:
+        alerting = isinstance(status.rule, AlertingRule)
+        if self.kind and alerting != (self.kind == "alert"):
+            return False
+        if self.names and status.rule.name not in self.names:
+            return False
+        labels = _labels_of(status)
+        return not self.sets or any(match_all(each, labels) for each in self.sets)
+
+
+async def rules(request: web.Request) -> web.StreamResponse:
+    """Rule groups; `type`, `rule_name[]`, `rule_group[]`, `file[]`, `match[]`, `exclude_alerts`, paging narrow it."""
+    form = await read_form(request)
+    wanted = _Filter(form)
+    hide = form.get("exclude_alerts", "").lower()
+    if hide not in ("", "true", "false", "1", "0", "t", "f"):
+        raise bad_parameter("exclude_alerts", f'error converting exclude_alerts: strconv.ParseBool: "{hide}"')
+    limit_text, token = form.get("group_limit", ""), form.get("group_next_token", "")
+    if token and not limit_text:
+        raise bad_parameter("group_limit", "group_limit needs to be present in order to paginate over the groups")
+    limit = 0
+    if limit_text:
+        try:
+            limit = integer(limit_text)
+        except ValueError as err:
+            raise bad_parameter("group_limit", err) from None
+        if limit <= 0:
+            raise bad_parameter("group_limit", "group_limit needs to be greater than 0")
+    statuses = [status for status in request.app[STATE].rules.groups() if wanted.group(status)]
+    if token:
+        tokens = [_token(status) for status in statuses]
+        if token not in tokens:
+            raise bad(f'invalid group_next_token "{token}". were rule groups changed?')
+        statuses = statuses[tokens.index(token) :]
+    groups: list[dict[str, object]] = []
+    data: dict[str, object] = {"groups": groups}
+    filtered = bool(wanted.kind or wanted.names or wanted.sets)
+    for status in statuses:
+        chosen = [_rule(rule, hide not in ("true", "1", "t")) for rule in status.rules if wanted.rule(rule)]
+        if not chosen and filtered:
+            continue
+        if limit and len(groups) == limit:
+            data["groupNextToken"] = _token(status)
+            break
+        group = status.group
+        groups.append(
+            {
+                "name": group.name,
+                "file": group.file,
+                "rules": chosen,
+                "interval": group.interval / 1000,
+                "limit": group.limit,
+                "evaluationTime": status.duration,
+                "lastEvaluation": rfc3339(status.last_evaluation),
+            }
+        )
+    return success(encode.text(data))
+
+
+async def alerts(request: web.Request) -> web.StreamResponse:
+    """All pending and firing alerts."""
+    found = [
+        alert_json(alert) for group in request.app[STATE].rules.groups() for rule in group.rules for alert in live(rule)
+    ]
+    return success(encode.text({"alerts": found}))
+
+
+__all__ = ["alert_json", "alerts", "live", "rules", "sample_text"]

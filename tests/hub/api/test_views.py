@@ -1,0 +1,243 @@
+"""Targets, rules, alerts, status, health, and what surrounds requests."""
+
+import re
+
+import pytest
+
+from common.labels import Labels
+from common.panel.service import Lamp
+from common.promql.parser import parse
+from common.rules.loader import load_rules
+from common.rules.model import Alert, AlertState, GroupStatus, RuleStatus
+from common.sample import MetricMeta, MetricType, Millis
+from hub.api.state import ActiveTarget, DroppedTarget, FleetRow
+from tests.hub.api.conftest import T0, Api
+
+RULES = """
+groups:
+- name: g
+  interval: 30s
+  rules:
+  - {record: r, expr: up, labels: {team: a}}
+  - alert: Hot
+    expr: temp > 40
+    for: 1m
+    labels: {severity: warning}
+    annotations: {summary: "hot: {{ $value }}"}
+- name: h
+  rules: [{record: s, expr: up}]
+"""
+
+
+def groups() -> list[GroupStatus]:
+    loaded = load_rules(RULES, "r.yml")
+    alert = Alert(
+        Labels.of(alertname="Hot", instance="a", severity="warning"),
+        Labels.of(summary="hot: 41.5"),
+        AlertState.FIRING,
+        41.5,
+        Millis(T0),
+    )
+    out = []
+    for group in loaded:
+        rules = [RuleStatus(rule, "ok", "", Millis(T0), 0.001) for rule in group.rules]
+        if len(rules) > 1:
+            rules[1] = RuleStatus(group.rules[1], "ok", "", Millis(T0), 0.002, (alert,))
+        out.append(GroupStatus(group, tuple(rules), Millis(T0), 0.003))
+    return out
+
+
+async def test_targets_are_shown_with_their_health(api: Api, target: ActiveTarget) -> None:
+    api.views.targets = [target]
+    api.views.drops = [DroppedTarget({"__address__": "x:1"}, "node")]
+    assert await api.data("/api/v1/targets") == {
+        "activeTargets": [
+            {
+                "discoveredLabels": {"__address__": "a:9100"},
+                "labels": {"instance": "a:9100", "job": "node"},
+                "scrapePool": "node",
+                "scrapeUrl": "http://a:9100/metrics",
+                "globalUrl": "http://a:9100/metrics",
+                "lastError": "",
+                "lastScrape": "2023-11-14T22:13:20Z",
+                "lastScrapeDuration": 0.25,
+                "health": "up",
+                "scrapeInterval": "15s",
+                "scrapeTimeout": "10s",
+            }
+        ],
+        "droppedTargets": [{"discoveredLabels": {"__address__": "x:1"}, "scrapePool": "node"}],
+        "droppedTargetCounts": {"node": 1},
+    }
+
+
+async def test_targets_are_filtered_by_state_and_pool(api: Api, target: ActiveTarget) -> None:
+    api.views.targets = [target]
+    assert (await api.data("/api/v1/targets", state="dropped"))["activeTargets"] == []
+    assert (await api.data("/api/v1/targets", scrapePool="other"))["activeTargets"] == []
+
+
+async def test_metadata_of_targets_is_found_by_metric_and_target(api: Api, target: ActiveTarget) -> None:
+    api.views.targets = [target]
+    api.views.metas = [MetricMeta("up", MetricType.GAUGE, "h"), MetricMeta("x", MetricType.COUNTER, "c")]
+    data = await api.data("/api/v1/targets/metadata", metric="x", match_target='{job="node"}')
+    assert data == [{"target": {"instance": "a:9100", "job": "node"}, "type": "counter", "help": "c", "unit": ""}]
+    assert await api.data("/api/v1/targets/metadata", metric="none") == []
+
+
+async def test_rules_are_shown_with_their_alerts(api: Api) -> None:
+    api.views.group_rows = groups()
+    data = await api.data("/api/v1/rules")
+    assert [group["name"] for group in data["groups"]] == ["g", "h"]
+    record, alert = data["groups"][0]["rules"]
+    assert (record["type"], record["name"], record["query"], record["labels"]) == (
+        "recording",
+        "r",
+        "up",
+        {"team": "a"},
+    )
+    assert (alert["state"], alert["duration"], alert["annotations"]) == ("firing", 60, {"summary": "hot: {{ $value }}"})
+    assert alert["alerts"] == [
+        {
+            "labels": {"alertname": "Hot", "instance": "a", "severity": "warning"},
+            "annotations": {"summary": "hot: 41.5"},
+            "state": "firing",
+            "activeAt": "2023-11-14T22:13:20Z",
+            "value": "4.15e+01",
+        }
+    ]
+    assert data["groups"][0]["interval"] == 30
+
+
+@pytest.mark.parametrize(
+    ("params", "names"),
+    [
+        ({"type": "alert"}, ["Hot"]),
+        ({"type": "record"}, ["r", "s"]),
+        ({"rule_name[]": "s"}, ["s"]),
+        ({"rule_group[]": "h"}, ["s"]),
+        ({"file[]": "other.yml"}, []),
+        ({"match[]": '{team="a"}'}, ["r"]),
+    ],
+)
+async def test_rules_are_filtered(api: Api, params: dict, names: list[str]) -> None:
+    api.views.group_rows = groups()
+    data = await api.data("/api/v1/rules", **params)
+    assert [rule["name"] for group in data["groups"] for rule in group["rules"]] == names
+
+
+async def test_rule_groups_are_paged_by_token(api: Api) -> None:
+    api.views.group_rows = groups()
+    first = await api.data("/api/v1/rules", group_limit="1")
+    assert [group["name"] for group in first["groups"]] == ["g"]
+    second = await api.data("/api/v1/rules", group_limit="1", group_next_token=first["groupNextToken"])
+    assert [group["name"] for group in second["groups"]] == ["h"]
+    assert "groupNextToken" not in second
+
+
+async def test_alerts_may_be_left_out_of_rules(api: Api) -> None:
+    api.views.group_rows = groups()
+    data = await api.data("/api/v1/rules", exclude_alerts="true", type="alert")
+    assert data["groups"][0]["rules"][0]["alerts"] == []
+
+
+async def test_an_unknown_rule_type_is_400(api: Api) -> None:
+    assert await api.error("/api/v1/rules", 400, type="x") == (
+        "bad_data",
+        'invalid parameter "type": not supported value "x"',
+    )
+
+
+async def test_alerts_are_listed_by_themselves(api: Api) -> None:
+    api.views.group_rows = groups()
+    assert [alert["labels"]["alertname"] for alert in (await api.data("/api/v1/alerts"))["alerts"]] == ["Hot"]
+
+
+async def test_buildinfo_has_the_keys_grafana_expects_and_no_others(api: Api) -> None:
+    data = await api.data("/api/v1/status/buildinfo")
+    assert set(data) == {"version", "revision", "branch", "buildUser", "buildDate", "goVersion"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", data["version"])
+
+
+async def test_status_pages_answer(api: Api) -> None:
+    assert (await api.data("/api/v1/status/runtimeinfo"))["storageRetention"] == "15d"
+    assert await api.data("/api/v1/status/flags") == {"web.listen-address": ":9090"}
+    assert await api.data("/api/v1/status/config") == {"yaml": "global: {}\n"}
+    assert await api.data("/api/v1/scrape_pools") == {"scrapePools": []}
+    assert (await api.data("/api/v1/alertmanagers"))["activeAlertmanagers"] == []
+
+
+async def test_exemplars_are_an_empty_list_also_for_times_in_milliseconds(api: Api) -> None:
+    assert await api.data("/api/v1/query_exemplars", query="up", start="1700000000000", end="1700000001000") == []
+
+
+async def test_fleet_and_panel_are_shown(api: Api) -> None:
+    api.views.fleet_rows = [FleetRow("ab" * 16, "pi:9100", "http://pi:9100", "late", "no answer", lag_ms=1500)]
+    api.views.lamp_rows = [Lamp("alerts", 17, "blink_slow", True, True, "1 firing: Hot")]
+    (agent,) = (await api.data("/api/v1/bramble/fleet"))["agents"]
+    assert (agent["state"], agent["reason"], agent["lagSeconds"]) == ("late", "no answer", 1.5)
+    assert await api.data("/api/v1/bramble/panel") == {
+        "lamps": [
+            {
+                "name": "alerts",
+                "pin": 17,
+                "pattern": "blink_slow",
+                "on": True,
+                "mock": True,
+                "reason": "1 firing: Hot",
+            }
+        ]
+    }
+
+
+async def test_health_and_readiness(api: Api) -> None:
+    client = await api.client()
+    assert (await client.get("/-/healthy")).status == 200
+    assert (await client.get("/-/ready")).status == 200
+    api.not_ready = "starting"
+    response = await client.get("/-/ready")
+    assert (response.status, await response.text()) == (503, "Service Unavailable: starting\n")
+    assert (await client.get("/-/healthy")).status == 200
+
+
+async def test_an_unknown_path_is_404_and_a_wrong_method_405(api: Api) -> None:
+    client = await api.client()
+    assert (await client.get("/api/v1/nothing")).status == 404
+    assert (await client.post("/api/v1/targets")).status == 405
+
+
+async def test_requests_are_counted_by_handler_and_code(api: Api) -> None:
+    await api.error("/api/v1/query", 400, query="(")
+    text = await (await (await api.client()).get("/metrics")).text()
+    assert 'prometheus_http_requests_total{code="400",handler="/api/v1/query"} 1.0' in text
+
+
+async def test_a_route_prefix_moves_everything_and_the_root_leads_there(api: Api) -> None:
+    api.web(route_prefix="/bramble/")
+    client = await api.client()
+    assert (await client.get("/bramble/api/v1/status/buildinfo")).status == 200
+    assert (await client.get("/api/v1/status/buildinfo")).status == 404
+    response = await client.get("/", allow_redirects=False)
+    assert (response.status, response.headers["Location"]) == (302, "/bramble/")
+
+
+async def test_other_origins_may_read_by_default_and_be_limited(api: Api) -> None:
+    client = await api.client()
+    response = await client.get("/api/v1/labels", headers={"Origin": "http://x"})
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    preflight = await client.options("/api/v1/query", headers={"Origin": "http://x"})
+    assert preflight.status == 204
+
+
+async def test_an_origin_that_is_not_allowed_gets_no_permission(api: Api) -> None:
+    api.web(cors_origin="https?://(good|fine)\\.example")
+    client = await api.client()
+    assert (
+        "Access-Control-Allow-Origin" not in (await client.get("/-/ready", headers={"Origin": "http://evil"})).headers
+    )
+    good = await client.get("/-/ready", headers={"Origin": "http://good.example"})
+    assert good.headers["Access-Control-Allow-Origin"] == "http://good.example"
+
+
+def test_the_rules_of_the_fixture_parse() -> None:
+    assert parse("temp > 40")
