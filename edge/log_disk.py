@@ -366,8 +366,8 @@ class LogDisk:
             if digest not in segment.summary.schemas:
                 continue
             try:
-                data = self._read(segment)
-                encoded = whole_schema(data, scan(data), digest)
+                index = self._load(segment)
+                encoded = whole_schema(self._read(segment), index, digest) if index is not None else None
             except (FileNotFoundError, FrameError):
                 continue
             if encoded is not None:
