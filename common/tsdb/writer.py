@@ -102,6 +102,10 @@ class SourceWriter:
             self._live = np.zeros_like(self._live)
         return count
 
+    def forget(self) -> None:
+        """Let the live series go without staleness markers, as for samples with timestamps of their own."""
+        self._live = np.zeros_like(self._live)
+
     def _arrange(self, keys: list[Labels], meta: tuple[MetricMeta, ...]) -> None:
         """Have a column for every label set in `keys`: those that are new make one more part of the schema."""
         new = [key for key in dict.fromkeys(keys) if key not in self._column]

@@ -1,0 +1,300 @@
+"""The hub put together: what is opened in which order, what runs, and how it all ends."""
+
+import asyncio
+import platform
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from common.clock import Clock
+from common.errors import BrambleError, ConfigError, StorageError
+from common.labels import Labels, compile_regex
+from common.logs import EventLog
+from common.panel.service import Panel, Pins
+from common.promql.engine import Engine, EngineOptions
+from common.rules.loader import LoadOptions, load_rule_file
+from common.rules.model import Group
+from common.sample import Millis
+from common.supervisor import Job, Service, Supervisor, sd_notify
+from common.tsdb.options import StoreOptions
+from common.tsdb.store import Store
+from common.units import format_duration
+from hub.api.app import make_app, make_runner
+from hub.api.state import ApiState, BuildInfo, QueryLimits, RuntimeInfo, WebOptions
+from hub.config import HubConfig, dump, load_config, rule_paths
+from hub.discovery.mdns import MdnsBrowser
+from hub.discovery.static import Target, targets
+from hub.fleet import Fleet
+from hub.intake.commit import Committer
+from hub.intake.devices import FILE, FleetKeeper, load_devices
+from hub.intake.http import session
+from hub.intake.pull import AgentClient, Puller
+from hub.intake.scrape import ScrapeManager, TargetScraper
+from hub.listen import bind
+from hub.metrics import IntakeMetrics, add_views, make_registry, program_version
+from hub.options import Options
+from hub.rules import RowWriter, RuleManager, RuleOptions, evaluator, store_writers
+from hub.views import FleetRows, Targets
+
+QUERY_THREADS = 4
+"""Numpy lets go of the GIL in long calls only; more threads than this make each query slower and none faster."""
+LOOP_BEAT_SECONDS = 5.0
+
+_log = EventLog("hub")
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Configuration and rules, checked."""
+
+    config: HubConfig
+    groups: tuple[Group, ...]
+
+
+def load_all(options: Options) -> Loaded:
+    """Read the configuration and all rule files; ConfigError lists everything that is wrong, and nothing is touched."""
+    try:
+        compile_regex(options.cors_origin)
+    except BrambleError as err:
+        raise ConfigError(f"--web.cors.origin: {err}") from None
+    config = load_config(options.config_file)
+    base = options.config_file.parent if options.config_file else Path()
+    defaults = LoadOptions(interval=config.global_.evaluation_interval, features=options.features)
+    groups: list[Group] = []
+    errors: list[str] = []
+    for path in rule_paths(config, base):
+        try:
+            groups.extend(load_rule_file(path, defaults))
+        except ConfigError as err:
+            errors.append(str(err))
+    if errors:
+        raise ConfigError("\n".join(errors))
+    return Loaded(config, tuple(groups))
+
+
+class _TouchingWriter:
+    """A rule's writer that tells the committer."""
+
+    def __init__(self, writer: RowWriter, touch: Callable[[], object]) -> None:
+        self._writer = writer
+        self._touch = touch
+
+    def write(self, timestamp: Millis, rows: Sequence[tuple[Labels, float]]) -> object:
+        """See RowWriter."""
+        self._touch()
+        return self._writer.write(timestamp, rows)
+
+    def stale_all(self, timestamp: Millis) -> object:
+        """See RowWriter."""
+        self._touch()
+        return self._writer.stale_all(timestamp)
+
+
+class Hub:
+    """The program. Making it binds the port and opens the store, so that what prevents a start is known at once."""
+
+    def __init__(self, options: Options, loaded: Loaded, clock: Clock) -> None:
+        """StartError or StorageError say what to do; stored data is then as it was."""
+        self._options = options
+        self._loaded = loaded
+        self._clock = clock
+        self._started = clock.now()
+        self._socket = bind(*options.listen)
+        try:
+            self._store = Store.open(options.data, StoreOptions(retention_ms=options.retention_ms), clock)
+        except BaseException:
+            self._socket.close()
+            raise
+        self.port: int = self._socket.getsockname()[1]
+
+    async def run(self) -> None:
+        """Run until cancelled, then stop in order: intake, rules, lamps, store."""
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._close_store)
+            stack.callback(self._socket.close)
+            registry = make_registry()
+            services = await self._compose(stack, registry)
+            await self._supervisor.run(services)
+
+    async def _close_store(self) -> None:
+        try:
+            await asyncio.to_thread(self._store.close)
+        except StorageError as err:
+            _log.error("the last samples could not be written", error=err)
+            raise
+        _log.info("stopped")
+
+    def _lane(self, stack: AsyncExitStack, name: str, threads: int) -> ThreadPoolExecutor:
+        """Threads for one kind of work, so that none waits behind another kind."""
+        lane = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        stack.callback(lane.shutdown, wait=True, cancel_futures=True)
+        return lane
+
+    async def _compose(self, stack: AsyncExitStack, registry: CollectorRegistry) -> list[Service]:
+        options, config, clock, store = self._options, self._loaded.config, self._clock, self._store
+        bramble = config.bramble
+        self._supervisor = supervisor = Supervisor(clock)
+        beat = supervisor.heartbeats.beat
+        intake = self._lane(stack, "intake", 1)
+        committing = self._lane(stack, "commit", 1)
+        ruling = self._lane(stack, "rules", 2)
+        querying = self._lane(stack, "query", min(options.max_concurrency, QUERY_THREADS))
+        http: aiohttp.ClientSession = await stack.enter_async_context(session())
+
+        metrics = IntakeMetrics(registry)
+        committer = Committer(store, committing, clock, beat)
+        fleet = Fleet(bramble.pull_interval, bramble.lost_after)
+        fleet.restore(load_devices(options.data / FILE))
+        fleet.add_static(bramble.agents)
+        keeper = FleetKeeper(fleet, store, committer, intake, clock, options.data / FILE, beat)
+        stack.push_async_callback(self._save_fleet, keeper)
+        client = AgentClient(http, bramble.timeout, bramble.pull_size_limit)
+        puller = Puller(
+            fleet, store, client, committer, intake, bramble, clock, metrics, remember=keeper.remember, beat=beat
+        )
+        browser = MdnsBrowser(puller.seen, clock) if bramble.discovery and options.mdns else None
+
+        def make_scraper(target: Target) -> TargetScraper:
+            return TargetScraper(target, store, http, intake, committer, clock, metrics)
+
+        scrapes = ScrapeManager(make_scraper, clock)
+        scrapes.apply(targets(config))
+
+        engine = Engine(
+            EngineOptions(
+                lookback_ms=options.lookback_ms,
+                max_samples=options.max_samples,
+                timeout=options.query_timeout_ms / 1000,
+                default_step_ms=config.global_.evaluation_interval,
+                features=options.features,
+            ),
+            clock,
+        )
+        rules = self._rules(engine, committer, ruling, registry)
+        panel = self._panel(stack, rules)
+        fleet_rows = FleetRows(fleet, clock)
+        add_views(
+            registry,
+            store=store.stats,
+            fleet=fleet_rows.by_state,
+            restarts=lambda: supervisor.restarts,
+            config=lambda: (True, self._started / 1000),
+        )
+        state = ApiState(
+            clock=clock,
+            querier=store,
+            executor=querying,
+            engine=engine,
+            rules=rules,
+            targets=Targets(fleet, scrapes, browser, store, clock, bramble.timeout),
+            fleet=fleet_rows,
+            panel=panel,
+            build=BuildInfo(version=program_version()),
+            runtime=self._runtime,
+            config_text=lambda: dump(config),
+            flags=options.as_flags,
+            ready=lambda: "",
+            registry=registry,
+            limits=QueryLimits(
+                timeout_ms=options.query_timeout_ms,
+                lookback_ms=options.lookback_ms,
+                max_samples=options.max_samples,
+                max_concurrency=options.max_concurrency,
+            ),
+            web=WebOptions(
+                external_url=self._external_url(),
+                route_prefix=options.prefix,
+                cors_origin=options.cors_origin,
+                page_title=options.page_title,
+            ),
+        )
+        await self._serve(stack, state)
+        services: list[Service] = [
+            committer,
+            keeper,
+            puller,
+            scrapes,
+            rules,
+            panel,
+            Job("watchdog", supervisor.watchdog),
+            Job("loop", self._beat_loop),
+        ]
+        return services if browser is None else [*services, browser]
+
+    def _rules(
+        self, engine: Engine, committer: Committer, executor: Executor, registry: CollectorRegistry
+    ) -> RuleManager:
+        writer_of = store_writers(self._store)
+        manager = RuleManager(
+            evaluator(engine, self._store),
+            self._store,
+            lambda key: _TouchingWriter(writer_of(key), committer.touch),
+            self._clock,
+            executor,
+            registry,
+            RuleOptions(external_labels=self._loaded.config.external_labels, external_url=self._external_url()),
+        )
+        manager.apply(self._loaded.groups)
+        return manager
+
+    def _panel(self, stack: AsyncExitStack, rules: RuleManager) -> Panel:
+        indicators = self._loaded.config.bramble.indicators
+        outputs = []
+        if indicators:
+            try:
+                pins = Pins.open()
+                stack.callback(pins.close)
+                outputs = pins.outputs(indicators)
+            except BrambleError as err:
+                _log.error("no indicators", error=err)
+        panel = Panel(outputs, rules.firing, self._clock)
+        stack.callback(panel.close)
+        return panel
+
+    async def _serve(self, stack: AsyncExitStack, state: ApiState) -> None:
+        runner = make_runner(make_app(state))
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.SockSite(runner, self._socket, shutdown_timeout=2.0).start()
+        sd_notify("READY=1")
+        _log.info(
+            "server is ready to receive web requests",
+            address=self._options.as_flags()["web.listen-address"],
+            port=self.port,
+            version=program_version(),
+            config=self._options.config_file or "built-in defaults",
+            data=self._options.data,
+        )
+
+    async def _save_fleet(self, keeper: FleetKeeper) -> None:
+        try:
+            await asyncio.to_thread(keeper.save)
+        except OSError as err:
+            _log.error("the list of known agents could not be saved", error=err)
+
+    async def _beat_loop(self) -> None:
+        """Show the watchdog that the event loop turns."""
+        while True:
+            self._supervisor.heartbeats.beat("loop", LOOP_BEAT_SECONDS * 6)
+            await self._clock.sleep(LOOP_BEAT_SECONDS)
+
+    def _external_url(self) -> str:
+        return self._options.external_url or f"http://{socket.gethostname()}:{self.port}"
+
+    def _runtime(self) -> RuntimeInfo:
+        return RuntimeInfo(
+            start_time=self._started,
+            cwd=str(Path.cwd()),
+            hostname=platform.node(),
+            config_reloaded=True,
+            last_config_time=self._started,
+            retention=format_duration(self._options.retention_ms) if self._options.retention_ms else "",
+            corruptions=self._store.stats().loss.damaged_records,
+        )

@@ -1,0 +1,374 @@
+"""Scrapes exporters as Prometheus does: `up` and its companions, stale markers, limits, labels and timestamps."""
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from common.clock import Clock
+from common.errors import BrambleError, FormatError, LimitError, RemoteError
+from common.exposition.lines import Exposed, LineParser
+from common.exposition.parse import Format
+from common.frames.model import SourceId
+from common.labels import NAME, Labels
+from common.logs import EventLog
+from common.sample import MetricMeta, MetricType, Millis
+from common.tsdb.store import Store
+from common.tsdb.writer import SourceWriter
+from hub.discovery.static import Target
+from hub.intake.commit import Committer
+from hub.intake.http import FAILURES, describe, read_bounded
+from hub.metrics import IntakeMetrics, program_version
+
+ACCEPT = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+)
+MAX_BODY_BYTES = 64 << 20
+"""Where no body_size_limit is set."""
+MAX_TIMESTAMPS = 1_000
+"""Distinct timestamps that one scrape may give; each is a write of its own."""
+TOLERANCE_MS = 2
+"""A scrape that starts this little after its time gets the time it was due, which compresses better (as Prometheus)."""
+STAMPED_LANE = 1
+
+UP = "up"
+DURATION = "scrape_duration_seconds"
+SCRAPED = "scrape_samples_scraped"
+KEPT = "scrape_samples_post_metric_relabeling"
+ADDED = "scrape_series_added"
+REPORT_META = (
+    MetricMeta(UP, MetricType.GAUGE, "Whether the last scrape or pull was successful (1) or not (0)."),
+    MetricMeta(DURATION, MetricType.GAUGE, "Duration of the scrape.", "seconds"),
+    MetricMeta(SCRAPED, MetricType.GAUGE, "Samples that the target exposed."),
+    MetricMeta(KEPT, MetricType.GAUGE, "Samples left after metric relabelling."),
+    MetricMeta(ADDED, MetricType.GAUGE, "Series that were new in this scrape, approximately."),
+)
+_REPORT = tuple(Labels.of({NAME: name}) for name in (UP, DURATION, SCRAPED, KEPT, ADDED))
+
+_log = EventLog("scrape")
+
+
+def target_id(target: Target) -> SourceId:
+    """The source of a target's series: the same after each restart."""
+    text = "\0".join(["scrape", target.job.job_name, target.url, str(target.labels)])
+    return SourceId(hashlib.blake2b(text.encode(), digest_size=16).digest())
+
+
+def rename(exposed: Labels, target: Labels, honor: bool) -> Labels:
+    """The row of an exposed series: a name that is also a target label becomes `exported_NAME`, unless honoured."""
+    if honor:
+        return exposed
+    taken = [name for name, _ in exposed.pairs if name in target and name != NAME]
+    if not taken:
+        return exposed
+    pairs = dict(exposed.pairs)
+    for name in taken:
+        value = pairs.pop(name)
+        new = "exported_" + name
+        while new in pairs or new in target or new in exposed:
+            new = "exported_" + new
+        pairs[new] = value
+    return Labels(pairs.items())
+
+
+def check_labels(labels: Labels, target: Target) -> None:
+    """LimitError if a row has, with its target labels, too many labels or one that is too long."""
+    full = target.labels.merge(labels)
+    if target.label_limit and len(full) > target.label_limit:
+        raise LimitError(
+            f'label_limit exceeded (metric: "{labels.name[:50]}", number of labels: {len(full)}, '
+            f"limit: {target.label_limit})"
+        )
+    for name, value in full:
+        for text, limit, what in (
+            (name, target.label_name_limit, "label_name_length_limit"),
+            (value, target.label_value_limit, "label_value_length_limit"),
+        ):
+            if limit and len(text.encode()) > limit:
+                raise LimitError(
+                    f'{what} exceeded (metric: "{labels.name[:50]}", label: "{name[:50]}", '
+                    f"length: {len(text.encode())}, limit: {limit})"
+                )
+
+
+@dataclass(slots=True)
+class _Layout:
+    """The rows of the target's label sets, kept while those stay the same."""
+
+    exposed: Sequence[Labels] = ()
+    rows: list[Labels] = field(default_factory=list)
+    known: frozenset[Labels] = frozenset()
+
+
+@dataclass(slots=True)
+class TargetState:
+    """What is known of one target; `ok` is None before its first scrape. Times ms, duration seconds."""
+
+    target: Target
+    ok: bool | None = None
+    error: str = ""
+    last_scrape: Millis | None = None
+    last_duration: float = 0.0
+    meta: Sequence[MetricMeta] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    body: bytes
+    form: Format
+
+
+class TargetScraper:
+    """Scrapes one target into one source."""
+
+    def __init__(
+        self,
+        target: Target,
+        store: Store,
+        session: aiohttp.ClientSession,
+        executor: Executor,
+        committer: Committer,
+        clock: Clock,
+        metrics: IntakeMetrics,
+    ) -> None:
+        self.state = TargetState(target)
+        self._target = target
+        self._session = session
+        self._executor = executor
+        self._committer = committer
+        self._clock = clock
+        self._metrics = metrics
+        self._parser = LineParser()
+        self._layout = _Layout()
+        source = target_id(target)
+        self._writer = SourceWriter(store, source, target.labels)
+        # Series with timestamps of their own get no stale markers, as in Prometheus: theirs is another writer.
+        self._store, self._source = store, source
+        self._stamped: SourceWriter | None = None
+
+    async def run(self) -> None:
+        """Scrape on every tick until cancelled."""
+        interval = self._target.interval
+        phase = int.from_bytes(target_id(self._target)[:8], "big") % interval
+        while True:
+            now = self._clock.now()
+            due = now + (phase - now) % interval
+            if due - now < TOLERANCE_MS:
+                due += interval
+            await self._clock.sleep((due - now) / 1000)
+            started = self._clock.now()
+            await self.scrape(Millis(due) if 0 <= started - due <= TOLERANCE_MS else started)
+
+    async def scrape(self, at: Millis) -> None:
+        """One scrape, whatever comes of it; its samples are those of the time `at`."""
+        loop = asyncio.get_running_loop()
+        state = self.state
+        began = self._clock.monotonic()
+        error, fetched = "", None
+        try:
+            fetched = await self._fetch()
+        except BrambleError as err:
+            error = str(err)
+        duration = self._clock.monotonic() - began
+        try:
+            error = error or await loop.run_in_executor(self._executor, self._store_scrape, at, duration, fetched)
+            if fetched is None:
+                await loop.run_in_executor(self._executor, self._store_failure, at, duration, 0)
+        except BrambleError as err:
+            error = str(err)
+        except Exception as err:  # noqa: BLE001 - the boundary of a target: a fault met in one stays in it
+            _log.error("scrape failed by a fault of the hub", exc=err, url=self._target.url)
+            error = f"fault of the hub: {type(err).__name__}: {err}"
+        self._committer.touch()
+        if error != state.error:
+            if error:
+                _log.warn("scrape failed", job=self._target.job.job_name, url=self._target.url, reason=error)
+            else:
+                _log.info("scrapes work again", job=self._target.job.job_name, url=self._target.url)
+        state.ok, state.error = not error, error
+        state.last_scrape, state.last_duration = at, duration
+        self._metrics.scrapes.labels("failure" if error else "success").inc()
+
+    async def stop(self, at: Millis) -> None:
+        """The target went away: all its series become stale."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._writer.stale_all, at)
+        self._committer.touch()
+
+    async def _fetch(self) -> _Fetched:
+        target, job = self._target, self._target.job
+        seconds = target.timeout / 1000
+        headers = {
+            "Accept": ACCEPT,
+            "Accept-Encoding": "gzip" if job.enable_compression else "identity",
+            "User-Agent": f"Bramble/{program_version()}",
+            "X-Prometheus-Scrape-Timeout-Seconds": f"{seconds:g}",
+            **_credentials(target),
+        }
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                self._session.get(target.url, headers=headers, allow_redirects=job.follow_redirects) as response,
+            ):
+                if response.status != 200:
+                    raise RemoteError(f"server returned HTTP status {response.status} {response.reason or ''}".rstrip())
+                form = media_type(response.headers.get("Content-Type", ""))
+                try:
+                    body = await read_bounded(response, target.body_limit or MAX_BODY_BYTES)
+                except RemoteError:
+                    self._metrics.exceeded_body.inc()
+                    raise
+                return _Fetched(body, form)
+        except FAILURES as err:
+            if isinstance(err, BrambleError):
+                raise
+            raise RemoteError(describe(err, target.timeout)) from None
+
+    def _store_scrape(self, at: Millis, duration: float, fetched: _Fetched | None) -> str:
+        """Parse and append; the reason if the scrape can't be taken, whose failure is then what is appended."""
+        if fetched is None:
+            return ""
+        scraped = 0
+        try:
+            found = self._parser.parse(fetched.body, fetched.form)
+            scraped = len(found.values) + found.duplicates
+            self._metrics.scrape_duplicates.inc(found.duplicates)
+            if self._target.sample_limit and len(found.values) > self._target.sample_limit:
+                self._metrics.exceeded_samples.inc()
+                raise LimitError(
+                    f"sample limit exceeded ({len(found.values)} samples, limit {self._target.sample_limit})"
+                )
+            added = self._arrange(found)
+            self._append(at, duration, found, scraped, added)
+        except (FormatError, LimitError) as err:
+            self._store_failure(at, duration, scraped)
+            return str(err)
+        return ""
+
+    def _arrange(self, found: Exposed) -> int:
+        """Rows for the label sets found, kept while they stay the same; how many are new."""
+        layout = self._layout
+        if found.labels is layout.exposed:
+            return 0
+        target = self._target
+        rows = [rename(labels, target.labels, target.job.honor_labels) for labels in found.labels]
+        if target.label_limit or target.label_name_limit or target.label_value_limit:
+            for labels in rows:
+                check_labels(labels, target)
+        known = frozenset(rows)
+        added = len(known - layout.known)
+        self._layout = _Layout(found.labels, rows, known)
+        return added
+
+    def _append(self, at: Millis, duration: float, found: Exposed, scraped: int, added: int) -> None:
+        rows = self._layout.rows
+        report = self._report(1, duration, scraped, len(rows), added)
+        if found.timestamps is None or not self._target.job.honor_timestamps:
+            plain = list(zip(rows, found.values, strict=True))
+        else:
+            plain = []
+            stamped: dict[int, list[tuple[Labels, float]]] = {}
+            for labels, value, timestamp in zip(rows, found.values, found.timestamps, strict=True):
+                (plain if timestamp is None else stamped.setdefault(timestamp, [])).append((labels, value))
+            if len(stamped) > MAX_TIMESTAMPS:
+                raise LimitError(
+                    f"the scrape has {len(stamped)} distinct timestamps, at most {MAX_TIMESTAMPS} are taken"
+                )
+            self._append_stamped(stamped)
+        self._writer.write(at, [*plain, *report], [*found.meta, *REPORT_META])
+        self.state.meta = found.meta
+        self._metrics.scrape_samples.inc(len(found.values))
+
+    def _append_stamped(self, stamped: Mapping[int, list[tuple[Labels, float]]]) -> None:
+        if self._stamped is None:
+            self._stamped = SourceWriter(self._store, self._source, self._target.labels, lane=STAMPED_LANE)
+        for timestamp in sorted(stamped):
+            self._stamped.write(Millis(timestamp), stamped[timestamp])
+            self._stamped.forget()
+
+    def _store_failure(self, at: Millis, duration: float, scraped: int) -> None:
+        self._layout.known = frozenset()
+        self._layout.exposed = ()
+        self._writer.write(at, self._report(0, duration, scraped, 0, 0), REPORT_META)
+
+    def _report(self, up: int, duration: float, scraped: int, kept: int, added: int) -> list[tuple[Labels, float]]:
+        return list(zip(_REPORT, map(float, (up, duration, scraped, kept, added)), strict=True))
+
+
+def media_type(header: str) -> Format:
+    """The format that a Content-Type names; RemoteError for any other, as Prometheus 3 has it."""
+    kind = header.partition(";")[0].strip().lower()
+    if kind in (Format.TEXT, Format.OPENMETRICS):
+        return Format(kind)
+    if not kind:
+        raise RemoteError("non-compliant scrape target sending blank Content-Type; expected text/plain or OpenMetrics")
+    raise RemoteError(f'received unsupported Content-Type "{kind[:80]}"; expected text/plain or OpenMetrics')
+
+
+def _credentials(target: Target) -> dict[str, str]:
+    job = target.job
+    try:
+        if (basic := job.basic_auth) is not None:
+            password = basic.password_file.read_text("utf-8").strip() if basic.password_file else basic.password
+            pair = base64.b64encode(f"{basic.username}:{password}".encode()).decode("ascii")
+            return {"Authorization": f"Basic {pair}"}
+        if (own := job.authorization) is not None:
+            secret = own.credentials_file.read_text("utf-8").strip() if own.credentials_file else own.credentials
+            return {"Authorization": f"{own.type} {secret}"}
+    except (OSError, UnicodeDecodeError) as err:
+        raise RemoteError(f"cannot read the credentials: {err}") from None
+    return {}
+
+
+class ScrapeManager:
+    """A service that scrapes all targets; `apply` may be called again with others."""
+
+    name = "scrape"
+
+    def __init__(self, make: Callable[[Target], TargetScraper], clock: Clock) -> None:
+        self._make = make
+        self._clock = clock
+        self._wanted: dict[str, list[Target] | str] = {}
+        self._running: dict[tuple[str, str, Labels], tuple[TargetScraper, asyncio.Task[None]]] = {}
+        self._changed = asyncio.Event()
+
+    def apply(self, targets: Mapping[str, list[Target] | str]) -> None:
+        """Scrape these targets (by job; a text says why a job has none) and no others."""
+        self._wanted = dict(targets)
+        for job, found in targets.items():
+            if isinstance(found, str):
+                _log.error("job has no targets", job=job, reason=found)
+        self._changed.set()
+
+    def jobs(self) -> list[str]:
+        """Names of all jobs, also of those without targets."""
+        return list(self._wanted)
+
+    def states(self) -> list[TargetState]:
+        """All targets, by job in the configuration's order."""
+        return [scraper.state for scraper, _ in self._running.values()]
+
+    async def run(self) -> None:
+        """Scrape until cancelled. A target that is no longer wanted gets stale markers."""
+        self._running.clear()
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._changed.clear()
+                wanted = {t.key: t for found in self._wanted.values() if not isinstance(found, str) for t in found}
+                for key in [key for key, (s, _) in self._running.items() if wanted.get(key) != s.state.target]:
+                    scraper, task = self._running.pop(key)
+                    task.cancel()
+                    await asyncio.wait([task])
+                    if key not in wanted:
+                        await scraper.stop(self._clock.now())
+                for key, target in wanted.items():
+                    if key not in self._running:
+                        scraper = self._make(target)
+                        self._running[key] = scraper, group.create_task(scraper.run(), name=f"scrape {target.url}")
+                self._running = {key: self._running[key] for key in wanted}
+                await self._changed.wait()

@@ -1,0 +1,85 @@
+"""What the command line says, as a value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from common.units import format_duration
+from hub.config import join_address
+
+FEATURES = frozenset(
+    {
+        "promql-experimental-functions",
+        "promql-duration-expr",
+        "promql-extended-range-selectors",
+        "promql-binop-fill-modifiers",
+        "promql-delayed-name-removal",
+    }
+)
+"""Names of `--enable-feature`, as Prometheus has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The hub's flags; durations in ms."""
+
+    FLAGS: ClassVar[Mapping[str, str]] = {
+        "config.file": "config_file",
+        "web.listen-address": "listen",
+        "web.external-url": "external_url",
+        "web.route-prefix": "route_prefix",
+        "web.page-title": "page_title",
+        "web.cors.origin": "cors_origin",
+        "storage.tsdb.path": "data",
+        "storage.tsdb.retention.time": "retention_ms",
+        "discovery.mdns": "mdns",
+        "query.lookback-delta": "lookback_ms",
+        "query.timeout": "query_timeout_ms",
+        "query.max-samples": "max_samples",
+        "query.max-concurrency": "max_concurrency",
+        "enable-feature": "features",
+        "log.level": "log_level",
+    }
+
+    config_file: Path | None = None
+    listen: tuple[str, int] = ("0.0.0.0", 9090)
+    external_url: str = ""
+    route_prefix: str | None = None
+    page_title: str = "Bramble"
+    cors_origin: str = ".*"
+    data: Path = Path("data")
+    retention_ms: int = 15 * 86_400_000
+    mdns: bool = True
+    lookback_ms: int = 300_000
+    query_timeout_ms: int = 120_000
+    max_samples: int = 50_000_000
+    max_concurrency: int = 20
+    features: frozenset[str] = field(default_factory=frozenset)
+    log_level: str = "info"
+
+    def as_flags(self) -> dict[str, str]:
+        """Flags as texts by name (`/api/v1/status/flags`)."""
+        return {flag: self._text(name) for flag, name in self.FLAGS.items()}
+
+    def _text(self, name: str) -> str:
+        value = getattr(self, name)
+        if name == "listen":
+            return join_address(*value)
+        if name == "route_prefix":
+            return self.prefix
+        if name.endswith("_ms"):
+            return format_duration(value)
+        if isinstance(value, frozenset):
+            return ",".join(sorted(value))
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        return "" if value is None else str(value)
+
+    @property
+    def prefix(self) -> str:
+        """The route prefix, from the external URL where none is given."""
+        if self.route_prefix is not None:
+            return self.route_prefix
+        path = self.external_url.partition("://")[2].partition("/")[2]
+        return "/" + path.strip("/")

@@ -1,0 +1,49 @@
+"""Listed targets: URL and labels as Prometheus makes them."""
+
+from common.config import load
+from common.labels import Labels
+from hub.config import HubConfig
+from hub.discovery.static import Target, targets
+
+
+def one(job: str) -> Target:
+    found = targets(load(HubConfig, f"scrape_configs: [{job}]", "x"))
+    (listed,) = found.values()
+    assert isinstance(listed, list)
+    (target,) = listed
+    return target
+
+
+def test_address_and_job_give_url_and_labels() -> None:
+    target = one('{job_name: node, static_configs: [{targets: ["pi:9100"], labels: {room: attic}}]}')
+    assert target.url == "http://pi:9100/metrics"
+    assert target.labels == Labels.of(job="node", instance="pi:9100", room="attic")
+
+
+def test_scheme_path_and_parameters_make_the_url() -> None:
+    target = one(
+        "{job_name: a, scheme: https, metrics_path: /probe, params: {module: [http, dns], target: ['a b']},"
+        " static_configs: [{targets: [pi]}]}"
+    )
+    assert target.url == "https://pi/probe?module=http&module=dns&target=a+b"
+
+
+def test_labels_with_two_underscores_steer_the_scrape_and_vanish() -> None:
+    target = one(
+        "{job_name: a, params: {module: [x]}, static_configs: [{targets: [pi],"
+        " labels: {__metrics_path__: /m, __scheme__: https, __param_module: y, instance: me}}]}"
+    )
+    assert target.url == "https://pi/m?module=y"
+    assert target.labels == Labels.of(job="a", instance="me")
+
+
+def test_the_same_target_twice_is_one() -> None:
+    found = targets(load(HubConfig, "scrape_configs: [{job_name: a, static_configs: [{targets: [pi, pi]}]}]", "x"))
+    assert len(found["a"]) == 1
+
+
+def test_more_targets_than_the_limit_leave_the_job_without_any_and_say_so() -> None:
+    found = targets(
+        load(HubConfig, "scrape_configs: [{job_name: a, target_limit: 1, static_configs: [{targets: [p, q]}]}]", "x")
+    )
+    assert found["a"] == "target_limit exceeded (number of targets: 2, limit: 1)"
