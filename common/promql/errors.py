@@ -33,7 +33,9 @@ class ParseError(QueryError):
 
 
 def position(text: bytes, offset: int) -> str:
-    """`LINE:COLUMN` of a byte offset, or `invalid position` outside the text."""
+    """`LINE:COLUMN` of a byte offset, `unknown position` in an empty text, or `invalid position` outside the text."""
+    if not text:
+        return "unknown position"
     if not 0 <= offset <= len(text):
         return "invalid position"
     line = text.count(b"\n", 0, offset) + 1

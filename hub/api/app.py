@@ -47,6 +47,8 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
     ("/api/v1/status/runtimeinfo", GET, status.runtime_info),
     ("/api/v1/status/flags", GET, status.flags),
     ("/api/v1/status/config", GET, status.config),
+    ("/api/v1/status/walreplay", GET, status.wal_replay),
+    ("/api/v1/notifications", GET, status.notifications),
     ("/api/v1/bramble/fleet", GET, targets.fleet),
     ("/api/v1/bramble/panel", GET, targets.panel),
 )
@@ -69,6 +71,7 @@ def make_app(state: ApiState) -> web.Application:
         ("/-/healthy", status.healthy),
         ("/-/ready", status.ready),
         ("/metrics", own_metrics),
+        ("/version", status.version),
         ("/", web_page.page),
     ):
         app.router.add_get(prefix + path, handler)
@@ -111,6 +114,8 @@ async def _boundary(request: web.Request, handler: Handler) -> web.StreamRespons
     """Every error becomes the API's envelope; only HTTP errors of the router pass."""
     try:
         return await handler(request)
+    except web.HTTPNotFound:
+        return web.Response(status=404, text="404 page not found\n")
     except web.HTTPException:
         raise
     except Exception as err:  # noqa: BLE001 - the boundary of a request

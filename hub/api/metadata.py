@@ -7,7 +7,7 @@ from aiohttp import web
 
 from common.sample import Millis
 from hub.api import encode
-from hub.api.envelope import bad, bad_parameter, success
+from hub.api.envelope import bad, success
 from hub.api.keys import STATE
 from hub.api.params import (
     MAX_TIME,
@@ -26,10 +26,7 @@ TRUNCATED = "results truncated due to limit"
 
 
 def _window(form: Form) -> tuple[Millis, Millis]:
-    start, end = time_param(form, "start", MIN_TIME), time_param(form, "end", MAX_TIME)
-    if end < start:
-        raise bad_parameter("end", "end timestamp must not be before start time")
-    return start, end
+    return time_param(form, "start", MIN_TIME), time_param(form, "end", MAX_TIME)
 
 
 def _limited(items: Sequence[object], limit: int) -> web.Response:
@@ -41,7 +38,7 @@ def _limited(items: Sequence[object], limit: int) -> web.Response:
 async def labels(request: web.Request) -> web.StreamResponse:
     """Names of labels."""
     form = await read_form(request)
-    limit, (start, end), sets = limit_param(form), _window(form), match_params(form)
+    limit, (start, end), sets = limit_param(form), _window(form), match_params(form, named=False)
     querier = request.app[STATE].querier
 
     def job(_: threading.Event) -> list[str]:
@@ -53,8 +50,8 @@ async def labels(request: web.Request) -> web.StreamResponse:
 async def label_values(request: web.Request) -> web.StreamResponse:
     """Values of one label; UTF-8 names may come escaped (`U__`)."""
     form = await read_form(request)
-    name = label_name(request.match_info["name"])
-    limit, (start, end), sets = limit_param(form), _window(form), match_params(form)
+    name = label_name(request.rel_url.raw_parts[-2])
+    limit, (start, end), sets = limit_param(form), _window(form), match_params(form, named=False)
     querier = request.app[STATE].querier
 
     def job(_: threading.Event) -> list[str]:
@@ -77,7 +74,8 @@ async def series(request: web.Request) -> web.StreamResponse:
     return success(data, [TRUNCATED] if cut else [])
 
 
-def _number(form: Form, name: str) -> int:
+def number_param(form: Form, name: str) -> int:
+    """An integer as `metadata` takes it, -1 if absent."""
     text = form.get(name, "")
     if not text:
         return -1
@@ -90,7 +88,11 @@ def _number(form: Form, name: str) -> int:
 async def metadata(request: web.Request) -> web.StreamResponse:
     """Type, help and unit of metric families."""
     form = await read_form(request)
-    limit, per_metric, name = _number(form, "limit"), _number(form, "limit_per_metric"), form.get("metric", "")
+    limit, per_metric, name = (
+        number_param(form, "limit"),
+        number_param(form, "limit_per_metric"),
+        form.get("metric", ""),
+    )
     querier = request.app[STATE].querier
 
     def job(_: threading.Event) -> bytes:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 from multidict import MultiDict
@@ -15,7 +16,7 @@ from common.sample import Millis
 from common.units import parse_duration
 from hub.api.envelope import ApiError, ErrorType, bad, bad_parameter
 
-MIN_TIME = Millis(-(2**63) // 1_000_000)
+MIN_TIME = Millis(-((2**63 - 1) // 1_000_000))
 MAX_TIME = Millis((2**63 - 1) // 1_000_000)
 """What a time may be in ms: what int64 nanoseconds hold, years 1677 to 2262."""
 
@@ -28,6 +29,7 @@ _RFC3339 = re.compile(
     re.ASCII,
 )
 _FLOAT = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z", re.ASCII)
+_NOT_FINITE = re.compile(r"[+-]?(?:inf|infinity|nan)\Z", re.ASCII | re.IGNORECASE)
 _INTEGER = re.compile(r"[+-]?\d{1,18}\Z", re.ASCII)
 
 Form = MultiDict[str]
@@ -49,9 +51,16 @@ async def read_form(request: web.Request) -> Form:
 
 
 def parse_time(text: str) -> Millis:
-    """Unix seconds with fraction or RFC 3339; ValueError otherwise. Clamped to what int64 nanoseconds hold."""
+    """Unix seconds with fraction or RFC 3339; ValueError otherwise. Clamped to what int64 nanoseconds hold.
+
+    NaN and infinities are the earliest time, which is what Prometheus's conversion on x86 makes of them.
+    """
     if _FLOAT.match(text):
-        return _clamp(float(text) * 1000)
+        # As Go's Modf and Round: the fraction alone is rounded, half away from zero.
+        part, whole = math.modf(float(text))
+        return _clamp(whole * 1000 + math.copysign(math.floor(abs(part * 1000) + 0.5), part))
+    if _NOT_FINITE.match(text):
+        return MIN_TIME
     match = _RFC3339.match(text)
     if match is not None:
         year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
@@ -78,7 +87,7 @@ def _clamp(ms: float) -> Millis:
         return MIN_TIME
     if ms >= MAX_TIME:
         return MAX_TIME
-    return Millis(math.floor(ms + 0.5))
+    return Millis(int(ms))
 
 
 def parse_span(text: str) -> int:
@@ -102,7 +111,7 @@ def time_param(form: Form, name: str, default: Millis | None = None) -> Millis:
     try:
         return parse_time(text)
     except ValueError as err:
-        raise bad_parameter(name, err) from None
+        raise bad_parameter(name, err if default is None else f"invalid time value for '{name}': {err}") from None
 
 
 def span_param(form: Form, name: str) -> int | None:
@@ -137,8 +146,8 @@ def limit_param(form: Form, name: str = "limit") -> int:
     return limit or UNLIMITED
 
 
-def match_params(form: Form, required: bool = False) -> list[Sequence[Matcher]]:
-    """The matcher sets of all `match[]` parameters."""
+def match_params(form: Form, required: bool = False, named: bool = True) -> list[Sequence[Matcher]]:
+    """The matcher sets of all `match[]` parameters; errors name the parameter if `named`, as only some endpoints do."""
     texts = form.getall("match[]", [])
     if required and not texts:
         raise bad("no match[] parameter provided")
@@ -149,9 +158,10 @@ def match_params(form: Form, required: bool = False) -> list[Sequence[Matcher]]:
         try:
             matchers = parse_selector(text)
         except (QueryError, FormatError) as err:
-            raise bad_parameter("match[]", err) from None
+            raise (bad_parameter("match[]", err) if named else bad(str(err))) from None
         if all(matcher.matches_empty for matcher in matchers):
-            raise bad_parameter("match[]", "match[] must contain at least one non-empty matcher")
+            problem = "match[] must contain at least one non-empty matcher"
+            raise bad_parameter("match[]", problem) if named else bad(problem)
         sets.append(matchers)
     return sets
 
@@ -182,13 +192,14 @@ def unescape_label(name: str) -> str:
     return "".join(out)
 
 
-def label_name(name: str) -> str:
-    """A label name from a path, unescaped and checked: any non-empty UTF-8."""
-    plain = unescape_label(name)
+def label_name(raw: str) -> str:
+    """A label name from a path as it came (percent-encoded), unescaped and checked: any non-empty UTF-8."""
     try:
+        plain = unescape_label(unquote_to_bytes(raw).decode("utf-8"))
         plain.encode("utf-8")
-    except UnicodeEncodeError:
-        raise bad(f'invalid label name: "{plain.encode("utf-8", "replace").decode()}"') from None
+    except UnicodeError:
+        shown = unquote_to_bytes(raw).decode("utf-8", "backslashreplace")
+        raise bad(f'invalid label name: "{shown}"') from None
     if not plain:
         raise bad('invalid label name: ""')
     return plain

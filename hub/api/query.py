@@ -59,11 +59,9 @@ def _lookback(form: Form) -> int | None:
         return None
     try:
         lookback = parse_span(text)
-        if lookback <= 0:
-            raise ValueError("lookback delta must be positive")
     except ValueError as err:
         raise bad(f"error parsing lookback delta duration: {err}") from None
-    return lookback
+    return lookback if lookback > 0 else None
 
 
 def _timeout(state: ApiState, form: Form) -> int:
@@ -75,13 +73,17 @@ def _timeout(state: ApiState, form: Form) -> int:
 
 async def _answer(request: web.Request, form: Form, evaluate: Callable[[threading.Event], Result]) -> web.Response:
     limit, timeout = limit_param(form), _timeout(request.app[STATE], form)
+    clock, with_stats = request.app[STATE].clock, bool(form.get("stats"))
+    asked = clock.monotonic()
 
     def job(cancel: threading.Event) -> tuple[bytes, bool, Result]:
+        began = clock.monotonic()
         try:
             result = evaluate(cancel)
         except ParseError as err:
             raise bad_parameter("query", err) from None
-        return *encode_result(result, limit), result
+        stats = _stats(result, began - asked, clock.monotonic() - began) if with_stats else b""
+        return *encode_result(result, limit, stats), result
 
     data, cut, result = await request.app[RUNNER].run(job, timeout)
     return success(data, [*result.warnings, TRUNCATED] if cut else result.warnings, result.infos)
@@ -141,10 +143,24 @@ async def parse_query(request: web.Request) -> web.StreamResponse:
     return success(encode.text(tree(_parsed(form.get("query", ""), request.app[STATE].engine.options.features))))
 
 
-def encode_result(result: Result, limit: int = UNLIMITED) -> tuple[bytes, bool]:
+def _stats(result: Result, queued: float, spent: float) -> bytes:
+    """`,"stats":…` as Prometheus's `stats=all`, as far as the engine tells: the evaluation is timed as a whole."""
+    timings = {
+        "evalTotalTime": spent,
+        "resultSortTime": 0,
+        "queryPreparationTime": 0,
+        "innerEvalTime": spent,
+        "execQueueTime": queued,
+        "execTotalTime": queued + spent,
+    }
+    samples = {"totalQueryableSamples": result.samples_read, "peakSamples": result.peak_samples}
+    return b',"stats":' + encode.text({"timings": timings, "samples": samples})
+
+
+def encode_result(result: Result, limit: int = UNLIMITED, stats: bytes = b"") -> tuple[bytes, bool]:
     """`data` of a query's answer, with at most `limit` series, and whether that cut it."""
     body, cut = _body(result, limit)
-    return b'{"resultType":"%b","result":%b}' % (result.type.value.encode(), body), cut
+    return b'{"resultType":"%b","result":%b%b}' % (result.type.value.encode(), body, stats), cut
 
 
 def _body(result: Result, limit: int) -> tuple[bytes, bool]:

@@ -5,10 +5,10 @@ import base64
 from aiohttp import web
 
 from common.labels import Labels, Matcher, match_all
-from common.rules.format import exponent, sample_text
+from common.rules.format import exponent
 from common.rules.model import Alert, AlertingRule, AlertState, GroupStatus, RuleStatus
 from hub.api import encode
-from hub.api.envelope import bad, bad_parameter, success
+from hub.api.envelope import bad_parameter, success
 from hub.api.keys import STATE
 from hub.api.params import Form, integer, match_params, read_form
 from hub.api.times import rfc3339
@@ -98,23 +98,27 @@ async def rules(request: web.Request) -> web.StreamResponse:
     wanted = _Filter(form)
     hide = form.get("exclude_alerts", "").lower()
     if hide not in ("", "true", "false", "1", "0", "t", "f"):
-        raise bad_parameter("exclude_alerts", f'error converting exclude_alerts: strconv.ParseBool: "{hide}"')
+        raise bad_parameter(
+            "exclude_alerts", f'error converting exclude_alerts: strconv.ParseBool: parsing "{hide}": invalid syntax'
+        )
     limit_text, token = form.get("group_limit", ""), form.get("group_next_token", "")
     if token and not limit_text:
-        raise bad_parameter("group_limit", "group_limit needs to be present in order to paginate over the groups")
+        raise bad_parameter("group_next_token", "group_limit needs to be present in order to paginate over the groups")
     limit = 0
     if limit_text:
         try:
             limit = integer(limit_text)
-        except ValueError as err:
-            raise bad_parameter("group_limit", err) from None
+        except ValueError:
+            problem = f'strconv.ParseInt: parsing "{limit_text}": invalid syntax'
+            raise bad_parameter("group_limit", f"group_limit needs to be a valid number: {problem}") from None
         if limit <= 0:
             raise bad_parameter("group_limit", "group_limit needs to be greater than 0")
     statuses = [status for status in request.app[STATE].rules.groups() if wanted.group(status)]
     if token:
         tokens = [_token(status) for status in statuses]
         if token not in tokens:
-            raise bad(f'invalid group_next_token "{token}". were rule groups changed?')
+            problem = f"invalid group_next_token '{token}'. were rule groups changed?"
+            raise bad_parameter("group_next_token", problem)
         statuses = statuses[tokens.index(token) :]
     groups: list[dict[str, object]] = []
     data: dict[str, object] = {"groups": groups}
@@ -147,6 +151,3 @@ async def alerts(request: web.Request) -> web.StreamResponse:
         alert_json(alert) for group in request.app[STATE].rules.groups() for rule in group.rules for alert in live(rule)
     ]
     return success(encode.text({"alerts": found}))
-
-
-__all__ = ["alert_json", "alerts", "live", "rules", "sample_text"]

@@ -5,27 +5,37 @@ import sys
 
 from aiohttp import web
 
+from common.errors import FormatError, QueryError
+from common.promql.parser import parse
 from hub.api import encode
-from hub.api.envelope import success
+from hub.api.envelope import bad, bad_parameter, success
 from hub.api.keys import STATE
+from hub.api.params import MAX_TIME, MIN_TIME, read_form, time_param
+from hub.api.state import BuildInfo
 from hub.api.times import rfc3339
+
+
+def _build(build: BuildInfo) -> bytes:
+    return encode.text(
+        {
+            "version": build.version,
+            "revision": build.revision,
+            "branch": build.branch,
+            "buildUser": build.build_user,
+            "buildDate": build.build_date,
+            "goVersion": f"python{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
+        }
+    )
 
 
 async def build_info(request: web.Request) -> web.StreamResponse:
     """Version and origin of this program; Grafana parses `version` as semver and looks for no other keys."""
-    build = request.app[STATE].build
-    return success(
-        encode.text(
-            {
-                "version": build.version,
-                "revision": build.revision,
-                "branch": build.branch,
-                "buildUser": build.build_user,
-                "buildDate": build.build_date,
-                "goVersion": f"python{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}",
-            }
-        )
-    )
+    return success(_build(request.app[STATE].build))
+
+
+async def version(request: web.Request) -> web.StreamResponse:
+    """The same without envelope, as Prometheus's `/version`."""
+    return web.Response(body=_build(request.app[STATE].build), content_type="application/json")
 
 
 async def runtime_info(request: web.Request) -> web.StreamResponse:
@@ -65,6 +75,24 @@ async def config(request: web.Request) -> web.StreamResponse:
 
 async def query_exemplars(request: web.Request) -> web.StreamResponse:
     """No exemplars are stored; Grafana asks anyway, also with times in milliseconds."""
+    form = await read_form(request)
+    start, end = time_param(form, "start", MIN_TIME), time_param(form, "end", MAX_TIME)
+    if end < start:
+        raise bad_parameter("end", "end timestamp is before start time")
+    try:
+        parse(form.get("query", ""), request.app[STATE].engine.options.features)
+    except (QueryError, FormatError) as err:
+        raise bad(str(err)) from None
+    return success(b"[]")
+
+
+async def wal_replay(request: web.Request) -> web.StreamResponse:
+    """Progress of reading the write-ahead log, in Prometheus's shape; it is over before the API answers."""
+    return success(b'{"min":0,"max":0,"current":0}')
+
+
+async def notifications(request: web.Request) -> web.StreamResponse:
+    """Notes for the web UI: none are kept."""
     return success(b"[]")
 
 

@@ -9,7 +9,7 @@ from common.units import format_duration
 from hub.api import encode
 from hub.api.envelope import bad_parameter, success
 from hub.api.keys import STATE
-from hub.api.metadata import _number
+from hub.api.metadata import number_param
 from hub.api.params import read_form
 from hub.api.state import ActiveTarget
 from hub.api.times import rfc3339
@@ -60,7 +60,7 @@ async def scrape_pools(request: web.Request) -> web.StreamResponse:
 async def target_metadata(request: web.Request) -> web.StreamResponse:
     """Metadata by target; `match_target`, `metric` and `limit` narrow it."""
     form = await read_form(request)
-    limit, name, match = _number(form, "limit"), form.get("metric", ""), form.get("match_target", "")
+    limit, name, match = number_param(form, "limit"), form.get("metric", ""), form.get("match_target", "")
     try:
         matchers = parse_selector(match) if match else ()
     except (QueryError, FormatError) as err:

@@ -1,6 +1,7 @@
 """`labels`, `label/NAME/values`, `series`, `metadata`."""
 
 import pytest
+from yarl import URL
 
 from common.labels import Labels
 from common.sample import MetricMeta, MetricType
@@ -49,6 +50,17 @@ def test_the_values_escaping_is_undone_where_it_is_one(text: str, name: str) -> 
     assert unescape_label(text) == name
 
 
+async def test_a_label_name_that_is_not_utf8_is_400(api: Api) -> None:
+    response = await (await api.client()).get(URL("/api/v1/label/%FF/values", encoded=True))
+    assert response.status == 400
+    assert (await response.json())["error"] == 'invalid label name: "\\xff"'
+
+
+async def test_a_malformed_selector_of_labels_is_400_without_the_parameters_name(api: Api) -> None:
+    expected = ("bad_data", "1:4: parse error: unexpected end of input inside braces")
+    assert await api.error("/api/v1/labels", 400, **{"match[]": "up{"}) == expected
+
+
 async def test_a_limit_cuts_label_values_and_warns(api: Api) -> None:
     api.fill()
     body = await api.get("/api/v1/label/instance/values", limit="1")
@@ -70,7 +82,7 @@ async def test_series_of_several_selectors_are_joined(api: Api) -> None:
     [
         ("", "no match[] parameter provided"),
         ("match[]=up{", 'invalid parameter "match[]": 1:4: parse error: unexpected end of input inside braces'),
-        ("match[]=up&end=-1&start=5", 'invalid parameter "end": end timestamp must not be before start time'),
+        ("match[]=up&start=x", "invalid parameter \"start\": invalid time value for 'start': cannot parse"),
         ("match[]=rate(up[5m])", 'invalid parameter "match[]": 1:5: parse error: unexpected "("'),
     ],
 )

@@ -80,8 +80,11 @@ async def test_special_values_are_written_as_prometheus_does(api: Api) -> None:
     ("params", "text"),
     [
         ({"query": "up{"}, 'invalid parameter "query": 1:4: parse error: unexpected end of input inside braces'),
-        ({"query": ""}, 'invalid parameter "query": 1:1: parse error: no expression found in input'),
-        ({"query": "1", "time": "x"}, 'invalid parameter "time": cannot parse "x" to a valid timestamp'),
+        ({"query": ""}, 'invalid parameter "query": unknown position: parse error: no expression found in input'),
+        (
+            {"query": "1", "time": "x"},
+            'invalid parameter "time": invalid time value for \'time\': cannot parse "x" to a valid timestamp',
+        ),
         ({"query": "1", "timeout": "x"}, 'invalid parameter "timeout": cannot parse "x" to a valid duration'),
         ({"query": "1", "limit": "x"}, 'invalid parameter "limit": strconv.Atoi: parsing "x": invalid syntax'),
         ({"query": "1", "limit": "-1"}, 'invalid parameter "limit": limit must be non-negative'),
@@ -159,6 +162,29 @@ async def test_lookback_delta_overrides_the_engines(api: Api) -> None:
     at = str(T0 / 1000 + 100)
     assert (await api.data("/api/v1/query", query="old", time=at, lookback_delta="1m"))["result"] == []
     assert len((await api.data("/api/v1/query", query="old", time=at))["result"]) == 1
+
+
+async def test_stats_count_samples_and_time_if_asked_for(api: Api) -> None:
+    api.fill()
+    data = await api.data("/api/v1/query", query="temp", time=str(T0 / 1000), stats="all")
+    assert data["stats"]["samples"] == {"totalQueryableSamples": 1, "peakSamples": 1}
+    assert set(data["stats"]["timings"]) >= {"evalTotalTime", "execQueueTime", "execTotalTime"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("NaN", -9223372036.854),
+        ("-Inf", -9223372036.854),
+        ("1e300", 9223372036.854),
+        ("-1e300", -9223372036.854),
+        ("1.0005", 1),
+        ("2.0006", 2.001),
+        ("292277025-08-18T07:12:54.999999999Z", 9223372036.854),
+    ],
+)
+async def test_times_beyond_all_bounds_are_the_bounds(api: Api, text: str, seconds: float) -> None:
+    assert (await api.data("/api/v1/query", query="1", time=text))["result"] == [seconds, "1"]
 
 
 async def test_annotations_stand_beside_data(api: Api) -> None:

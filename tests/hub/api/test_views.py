@@ -171,6 +171,13 @@ async def test_exemplars_are_an_empty_list_also_for_times_in_milliseconds(api: A
     assert await api.data("/api/v1/query_exemplars", query="up", start="1700000000000", end="1700000001000") == []
 
 
+async def test_exemplars_of_a_malformed_query_are_400(api: Api) -> None:
+    assert await api.error("/api/v1/query_exemplars", 400, query="up{") == (
+        "bad_data",
+        "1:4: parse error: unexpected end of input inside braces",
+    )
+
+
 async def test_fleet_and_panel_are_shown(api: Api) -> None:
     api.views.fleet_rows = [FleetRow("ab" * 16, "pi:9100", "http://pi:9100", "late", "no answer", lag_ms=1500)]
     api.views.lamp_rows = [Lamp("alerts", 17, "blink_slow", True, True, "1 firing: Hot")]
