@@ -1,0 +1,204 @@
+"""The agent put together: what is opened in which order, what runs, and how it all ends."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from aiohttp import web
+
+from common.clock import Clock
+from common.errors import BrambleError, StorageError
+from common.logs import EventLog
+from common.supervisor import Heartbeats, Job, Service, Supervisor, sd_notify
+from edge.api import (
+    KEEPALIVE_SECONDS,
+    MAX_CONNECTIONS,
+    MAX_FIELD_BYTES,
+    MAX_LINE_BYTES,
+    About,
+    EdgeApi,
+    Gatherer,
+)
+from edge.collectors.runner import Runner
+from edge.config import EdgeConfig
+from edge.log import Log, LogOptions
+from edge.metrics import EdgeMetrics, watch_log
+from edge.sampler import Sampler
+
+THREADS = 4
+STOP_SECONDS = 15.0
+DRAIN_SECONDS = 2.0
+
+_log = EventLog("agent")
+
+
+class StopError(BrambleError):
+    """The agent did not stop within its deadline; what was committed before is safe."""
+
+
+class Committer:
+    """A service that writes the log to disk at every commit interval; what fails stays in memory."""
+
+    name = "commit"
+
+    def __init__(
+        self,
+        log: Log,
+        clock: Clock,
+        metrics: EdgeMetrics,
+        executor: ThreadPoolExecutor,
+        interval: int,
+        heartbeats: Heartbeats,
+    ) -> None:
+        """`interval` in ms."""
+        self._target = log
+        self._clock = clock
+        self._metrics = metrics
+        self._executor = executor
+        self._interval = interval / 1000
+        self._heartbeats = heartbeats
+
+    async def run(self) -> None:
+        """Commit until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._heartbeats.beat(self.name, self._interval * 2 + 300)
+            await self._clock.sleep(self._interval)
+            await loop.run_in_executor(self._executor, self.commit)
+
+    def commit(self) -> None:
+        """Commit once (blocks); a failure is counted."""
+        began = self._clock.monotonic()
+        try:
+            self._target.commit()
+        except StorageError:
+            # The log has logged it and keeps the frames; the next commit tries again.
+            self._metrics.commit_failures.inc()
+        else:
+            self._metrics.commit.observe(self._clock.monotonic() - began)
+
+
+class _Refuse(asyncio.Protocol):
+    """Takes a connection only to drop it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+@asynccontextmanager
+async def serve(app: web.Application, sock: socket.socket) -> AsyncIterator[None]:
+    """Serve `app` on a listening socket, at most MAX_CONNECTIONS at a time; at the end requests get a moment."""
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_FIELD_BYTES,
+        lingering_time=1.0,
+        shutdown_timeout=DRAIN_SECONDS,
+    )
+    await runner.setup()
+    http = runner.server
+    assert http is not None
+
+    def accept() -> asyncio.Protocol:
+        return http() if len(http.connections) < MAX_CONNECTIONS else _Refuse()
+
+    try:
+        server = await asyncio.get_running_loop().create_server(accept, sock=sock)
+        try:
+            yield
+        finally:
+            server.close()
+    finally:
+        await runner.cleanup()
+
+
+class Agent:
+    """One agent: `run` opens everything, serves until cancelled, and leaves a committed log behind."""
+
+    def __init__(
+        self, config: EdgeConfig, storage: Path, listener: socket.socket, runner: Runner, clock: Clock, version: str
+    ) -> None:
+        self._config = config
+        self._storage = storage
+        self._listener = listener
+        self._runner = runner
+        self._clock = clock
+        self._metrics = EdgeMetrics(version)
+        self._about = About(version, socket.gethostname())
+
+    async def run(self) -> None:
+        """Run until cancelled; StartError where it can't begin, StopError where it can't end."""
+        stack = AsyncExitStack()
+        try:
+            services, supervisor = await self._open(stack)
+            sd_notify("READY=1")
+            await supervisor.run(services)
+        finally:
+            try:
+                async with asyncio.timeout(STOP_SECONDS):
+                    await stack.aclose()
+            except TimeoutError:
+                raise StopError(
+                    f"not stopped within {STOP_SECONDS:.0f} s: is the disk of {self._storage} hanging?"
+                ) from None
+
+    async def _open(self, stack: AsyncExitStack) -> tuple[list[Service], Supervisor]:
+        config, clock, metrics = self._config, self._clock, self._metrics
+        loop = asyncio.get_running_loop()
+        stack.callback(self._listener.close)
+        executor = ThreadPoolExecutor(THREADS, "edge")
+        stack.callback(executor.shutdown, wait=False)
+        supervisor = Supervisor(clock)
+
+        async def blocking(work: Callable[[], object]) -> None:
+            await loop.run_in_executor(executor, work)
+
+        log = await loop.run_in_executor(executor, self._open_log)
+        stack.push_async_callback(blocking, log.close)
+        watch_log(log, metrics)
+        committer = Committer(log, clock, metrics, executor, config.commit_interval, supervisor.heartbeats)
+        stack.push_async_callback(blocking, committer.commit)
+        stack.push_async_callback(blocking, self._runner.close)
+        gatherer = Gatherer(self._runner, metrics)
+        sampler = Sampler(
+            gatherer.collect, log, clock, metrics, executor, config.sample_interval, supervisor.heartbeats
+        )
+        api = EdgeApi(
+            gatherer, log, lambda: sampler.latest, metrics, clock, executor, self._about, config.web.max_requests
+        )
+        host, port = self._listener.getsockname()[:2]
+        await stack.enter_async_context(serve(api.app, self._listener))
+        services: list[Service] = [sampler, committer, Job("watchdog", supervisor.watchdog)]
+        if config.discovery.mdns:
+            from edge.announce import Announcer  # costs memory that --no-discovery.mdns saves
+
+            announcer = Announcer(log.source_id, port, host, config.discovery.interfaces, clock)
+            metrics.gauge(
+                "mdns_announced", "Whether the agent is announced by mDNS.", lambda: float(bool(announcer.announced))
+            )
+            services.append(announcer)
+        _log.info(
+            "serving",
+            address=f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            id=log.source_id.hex(),
+            storage=self._storage,
+            collectors=len(self._runner.names),
+            interval=f"{config.sample_interval / 1000:g}s",
+        )
+        return services, supervisor
+
+    def _open_log(self) -> Log:
+        storage = self._config.storage
+        options = LogOptions(
+            retention_ms=storage.retention_time,
+            retention_bytes=storage.retention_size,
+            commit_interval=self._config.commit_interval / 1000,
+            setting="--storage.path",
+        )
+        return Log.open(self._storage, options, self._clock)

@@ -1,0 +1,214 @@
+"""`bramble-edge`: flags as node_exporter and Prometheus have them. Exit 2: bad flags or file; 1: it can't run."""
+
+import argparse
+import asyncio
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from common import logs
+from common.clock import SystemClock
+from common.config import Duration, Size, load_file
+from common.errors import BrambleError, ConfigError
+from common.logs import EventLog
+from common.supervisor import until_signal
+from common.units import parse_duration, parse_size
+from edge.collectors.registry import add_flags, build_runner
+from edge.config import (
+    FALLBACK_STORAGE,
+    Address,
+    EdgeConfig,
+    LogLevel,
+    StorageConfig,
+    WebConfig,
+    parse_address,
+    storage_path,
+)
+from edge.listen import bind
+
+PROGRAM = "bramble-edge"
+_log = EventLog("agent")
+T = TypeVar("T")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, without the page of usage that the collectors' flags make."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{PROGRAM}: error: {message}, try --help\n")
+
+
+def version() -> str:
+    """The distribution's version, or `unknown` when it runs from a bare checkout."""
+    try:
+        return importlib.metadata.version("bramble-fleet")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _typed(parse: Callable[[str], object]) -> Callable[[str], object]:
+    def convert(text: str) -> object:
+        try:
+            return parse(text)
+        except ValueError as err:
+            raise argparse.ArgumentTypeError(str(err)) from None
+
+    return convert
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All flags; only those given appear in the namespace, under their full name."""
+    default = EdgeConfig()
+    parser = _Parser(
+        prog=PROGRAM,
+        allow_abbrev=False,
+        description="Collects metrics of this machine, keeps them, and gives them to a Bramble hub or a Prometheus.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=44, width=118),
+    )
+    parser.add_argument("--version", action="version", version=_version_text(), help="Show the version.")
+
+    def add(name: str, text: str, parse: Callable[[str], object], metavar: str, shown: object = "") -> None:
+        text = f"{text} (default: {shown})" if shown != "" else text
+        parser.add_argument(
+            f"--{name}",
+            dest=name,
+            default=argparse.SUPPRESS,
+            type=_typed(parse),
+            help=text.replace("%", "%%"),
+            metavar=metavar,
+        )
+
+    add("config.file", "Settings file (edge.yml); flags win over it.", Path, "FILE", "none")
+    add("web.listen-address", "Address to listen on.", parse_address, "ADDRESS", default.web.listen_address)
+    add("web.max-requests", "Requests answered at the same time; 0: no limit.", _count, "N", default.web.max_requests)
+    add(
+        "storage.path",
+        "Directory of the agent's log; it is made if missing.",
+        _path,
+        "DIR",
+        f"$STATE_DIRECTORY as set by systemd, else ./{FALLBACK_STORAGE}",
+    )
+    add("storage.retention.time", "Samples older than this are deleted.", _duration, "DURATION", "30d")
+    add("storage.retention.size", "Size of the log; the oldest samples go first.", _size, "SIZE", "512MB")
+    add("sample.interval", "How often all collectors are read and stored.", _duration, "DURATION", "15s")
+    add("commit.interval", "How often samples are written to disk.", _duration, "DURATION", "1m")
+    parser.add_argument(
+        "--discovery.mdns",
+        dest="discovery.mdns",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="Announce the agent to hubs by mDNS (default: yes).",
+    )
+    add("log.level", f"Lowest level that is logged, one of {', '.join(LogLevel)}.", _level, "LEVEL", "info")
+    add_flags(parser)
+    return parser
+
+
+def _version_text() -> str:
+    system = f"{platform.system().lower()}/{platform.machine()}"
+    return f"{PROGRAM}, version {version()} (python {platform.python_version()}, {system})"
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f'expected a whole number, 0 or more, got "{text}"')
+    return int(text)
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise ValueError("expected a directory, got nothing")
+    return Path(text)
+
+
+def _duration(text: str) -> Duration:
+    return Duration(parse_duration(text))
+
+
+def _size(text: str) -> Size:
+    return Size(parse_size(text))
+
+
+def _level(text: str) -> LogLevel:
+    try:
+        return LogLevel(text)
+    except ValueError:
+        raise ValueError(f'expected one of {", ".join(LogLevel)}, got "{text}"') from None
+
+
+def settings(given: Mapping[str, object]) -> EdgeConfig:
+    """The file named by `config.file`, with the flags in `given` over it; ConfigError if either can't be used."""
+    file = given.get("config.file")
+    config = load_file(EdgeConfig, file) if isinstance(file, Path) else EdgeConfig()
+
+    def over(name: str, value: object) -> object:
+        return given.get(name, value)
+
+    try:
+        web = WebConfig(
+            listen_address=_as(Address, over("web.listen-address", config.web.listen_address)),
+            max_requests=_as(int, over("web.max-requests", config.web.max_requests)),
+        )
+        path = over("storage.path", config.storage.path)
+        storage = StorageConfig(
+            path=None if path is None else _as(Path, path),
+            retention_time=Duration(_as(int, over("storage.retention.time", config.storage.retention_time))),
+            retention_size=Size(_as(int, over("storage.retention.size", config.storage.retention_size))),
+        )
+        return dataclasses.replace(
+            config,
+            web=web,
+            storage=storage,
+            discovery=dataclasses.replace(
+                config.discovery, mdns=_as(bool, over("discovery.mdns", config.discovery.mdns))
+            ),
+            sample_interval=Duration(_as(int, over("sample.interval", config.sample_interval))),
+            commit_interval=Duration(_as(int, over("commit.interval", config.commit_interval))),
+            log_level=_as(LogLevel, over("log.level", config.log_level)),
+        )
+    except ValueError as err:
+        key = getattr(err, "key", "")
+        raise ConfigError(f"flags: {key}: {err}" if key else f"flags: {err}") from None
+
+
+def _as(kind: type[T], value: object) -> T:
+    assert isinstance(value, kind), (kind, value)
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the agent until a signal; the exit status."""
+    given = vars(build_parser().parse_args(argv))
+    clock = SystemClock()
+    try:
+        config = settings(given)
+        runner = build_runner({**config.paths.flags(), **given}, clock)
+    except ConfigError as err:
+        print(f"{PROGRAM}: error: {err}", file=sys.stderr)
+        return 2
+    logs.setup(config.log_level)
+    # Imported late: --help, --version and a bad file need no HTTP server.
+    from edge.agent import Agent, StopError
+
+    try:
+        listener = bind(config.web.listen_address)
+        agent = Agent(config, storage_path(config.storage, os.environ), listener, runner, clock, version())
+        asyncio.run(until_signal(agent.run))
+    except StopError as err:
+        _log.error("cannot stop", error=err)
+        # A thread hangs in the kernel; the interpreter would wait for it.
+        os._exit(1)
+    except (BrambleError, OSError) as err:
+        _log.error("cannot run", error=err)
+        return 1
+    _log.info("stopped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""What the client of `/metrics` or `/federate` wants: media types and encodings with their weights. Pure."""
+
+from collections.abc import Iterator
+from typing import Literal
+
+FRAMES_TYPE = "application/vnd.bramble.frames"
+MAX_HEADER = 4096
+
+_OPENMETRICS = "application/openmetrics-text"
+_OPENMETRICS_VERSIONS = ("", "1.0.0", "0.0.1")
+
+
+def weighted(header: str) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Items of an Accept-like header (RFC 9110 section 12.4.2): value, parameters, weight; all in lower case."""
+    for item in header[:MAX_HEADER].lower().split(","):
+        value, *rest = (part.strip() for part in item.split(";"))
+        params = {}
+        for part in rest:
+            key, _, text = part.partition("=")
+            params[key.strip()] = text.strip().strip('"')
+        try:
+            weight = float(params.pop("q", "1"))
+        except ValueError:
+            weight = 0.0
+        if value:
+            yield value, params, weight if 0 <= weight <= 1 else 0.0
+
+
+def metrics_format(accept: str) -> Literal["text", "openmetrics"]:
+    """`openmetrics` only where it is asked for by name, in a version we speak, at least as much as plain text."""
+    openmetrics = text = 0.0
+    for value, params, weight in weighted(accept):
+        if value == _OPENMETRICS and params.get("version", "") in _OPENMETRICS_VERSIONS:
+            openmetrics = max(openmetrics, weight)
+        elif value == "text/plain":
+            text = max(text, weight)
+    return "openmetrics" if openmetrics > 0 and openmetrics >= text else "text"
+
+
+def wants_frames(accept: str) -> bool:
+    """Whether Bramble's frames, version 1, are accepted."""
+    return any(
+        value == FRAMES_TYPE and params.get("version", "1") == "1" and weight > 0
+        for value, params, weight in weighted(accept)
+    )
+
+
+def encoding(accept_encoding: str) -> Literal["gzip", "identity"]:
+    """`gzip` where the client takes it."""
+    weights = {value: weight for value, _, weight in weighted(accept_encoding)}
+    return "gzip" if weights.get("gzip", weights.get("*", 0.0)) > 0 else "identity"
