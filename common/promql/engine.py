@@ -116,7 +116,8 @@ class Engine:
             raise QueryError("zero or negative query resolution step widths are not accepted. Try a positive integer")
         if end_ms < start_ms:
             raise QueryError("end timestamp must not be before start time")
-        if (end_ms - start_ms) // step_ms + 1 > self.options.max_steps:
+        # One point more than the limit, as in Prometheus: 11,000 steps of a second from 0 are answered.
+        if (end_ms - start_ms) // step_ms > self.options.max_steps:
             raise QueryError(
                 f"exceeded maximum resolution of {self.options.max_steps:,} points per timeseries. "
                 "Try decreasing the query resolution (?step=XX)"

@@ -79,7 +79,7 @@ class Api:
             clock=clock,
             querier=self.store,
             executor=self.executor,
-            engine=Engine(EngineOptions(max_steps=11_001), clock),
+            engine=Engine(EngineOptions(), clock),
             rules=self.views,
             targets=self.views,
             fleet=self.views,
