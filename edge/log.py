@@ -4,7 +4,7 @@ import os
 import threading
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +25,7 @@ from common.frames.model import (
     SchemaHash,
     SourceId,
     encode_schema,
+    read_header,
 )
 from common.frames.ranges import RangeSet
 from common.frames.writer import encode
@@ -32,7 +33,7 @@ from common.logs import EventLog
 from common.sample import Millis
 from edge.identity import Identity, Machine, new_source, read_identity, write_identity
 from edge.log_disk import DiskStats, LogDisk, Unit
-from edge.log_segment import PROVISIONAL, header_source
+from edge.log_segment import PROVISIONAL, Entry, header_source
 from edge.timekeeper import Stamp, Timekeeper
 
 RECENT_SCHEMAS: Final = 16
@@ -109,6 +110,18 @@ class LogStats:
     oldest: Millis | None
 
 
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Slots of a lane that are not in a frame yet, as the arguments of `common.frames.writer.encode`."""
+
+    schema: Schema
+    flags: Flags
+    provisional: Provisional | None
+    timestamps: list[int]
+    columns: "list[array[float]]"
+    presences: list[bytes | None]
+
+
 @dataclass(slots=True)
 class _Lane:
     schema: Schema
@@ -148,6 +161,7 @@ class Log:
         self._uncorrected = self._boot_id not in disk.corrections and any(
             s.summary.bits & PROVISIONAL for s in disk.segments
         )
+        self._corrected: dict[bytes, Correction] = {}
         self._sealed = self._dropped = self._refused = self._errors = 0
         self._last_error = ""
         self._closed = False
@@ -311,6 +325,7 @@ class Log:
     def _correct(self) -> None:
         self.seal()
         correction = Correction(self._boot_id, self._time.offset_ms)
+        self._corrected[correction.boot_id] = correction
         key = self._key(0, NO_SCHEMA, Flags.SYNCED)
         self._add(Unit(key.epoch, key.seq, encode(key, [], [], [], correction=correction), None))
         self._uncorrected = False
@@ -426,14 +441,50 @@ class Log:
     def schema(self, digest: SchemaHash) -> bytes | None:
         """The whole schema of that hash, if a frame in the log uses it. Blocking."""
         with self._state:
-            known = self._recent.get(digest) or next(
-                (u.schema for u in self._units if u.schema is not None and u.schema.hash == digest), None
-            )
+            held = [*(u.schema for u in self._units), *(lane.schema for lane in self._lanes.values())]
+            known = self._recent.get(digest) or next((s for s in held if s is not None and s.hash == digest), None)
         return encode_schema(known) if known is not None else self._disk.schema(digest)
 
+    def between(self, start: int, end: int) -> tuple[Iterator[bytes], list[Pending]]:
+        """Frames that may hold samples from `start` to `end` (ms, inclusive), and slots that are in none yet.
+
+        Frames come oldest first, read as they are asked for; provisional ones are always among them. Seals nothing.
+        """
+        with self._state:
+            pending = [
+                Pending(p.schema, p.flags, p.provisional, p.timestamps[:], p.columns[:], p.presences[:])
+                for p in self._lanes.values()
+                if p.provisional is not None or (p.timestamps[0] <= end and p.timestamps[-1] >= start)
+            ]
+            units = list(self._units)
+            disk = self._disk.between(start, end)
+        return self._between(disk, units, start, end), pending
+
+    def _between(
+        self, disk: Iterator[tuple[Epoch, int, bytes]], units: list[Unit], start: int, end: int
+    ) -> Iterator[bytes]:
+        seen: set[tuple[Epoch, int]] = set()
+        for epoch, seq, data in disk:
+            if (epoch, seq) not in seen:
+                seen.add((epoch, seq))
+                yield data
+        for unit in units:
+            if (unit.epoch, unit.seq) not in seen and Entry.of(read_header(unit.data), 0).overlaps(start, end):
+                yield unit.data
+
+    def schemas_between(self, start: int, end: int) -> set[SchemaHash]:
+        """Hashes of schemas that may have samples from `start` to `end`."""
+        with self._state:
+            found = {u.schema.hash for u in self._units if u.schema is not None}
+            found.update(lane.schema.hash for lane in self._lanes.values())
+            return found | self._disk.schemas(start, end)
+
     def corrections(self) -> dict[bytes, Correction]:
-        """The latest correction by boot id, of all that the log holds on disk."""
-        return dict(self._disk.corrections)
+        """The latest correction by boot id."""
+        with self._state:
+            found = dict(self._disk.corrections)
+            found.update(self._corrected)
+            return found
 
     def stats(self) -> LogStats:
         """Counters and gauges, for metrics."""

@@ -238,7 +238,7 @@ class LogDisk:
                 added.schemas[schema.hash] = (segment.size + len(data), len(encoded))
                 subs.update(part.hash for part in schema.parts)
                 data += encoded
-            added.entries.append(Entry(unit.epoch, unit.seq, segment.size + len(data), len(unit.data)))
+            added.entries.append(Entry.of(read_header(unit.data), segment.size + len(data)))
             data += unit.data
         try:
             if self._out is None:
@@ -334,12 +334,20 @@ class LogDisk:
                 entries = [e for e in index.entries if e.seq not in have.get(e.epoch, RangeSet())]
                 yield from self._frames(segment, entries[::-1] if newest else entries)
 
-    def segment_frames(self, segment: Segment) -> Iterator[bytes]:
-        """All readable frames of one segment, in order."""
-        index = self._load(segment)
-        if index is not None:
-            for _, _, frame in self._frames(segment, index.entries):
-                yield frame
+    def between(self, start: int, end: int) -> Iterator[tuple[Epoch, int, bytes]]:
+        """Frames that may hold samples from `start` to `end`, oldest first, of the segments there are now."""
+        return self._between([s for s in self.segments if s.summary.overlaps(start, end)], start, end)
+
+    def _between(self, segments: list[Segment], start: int, end: int) -> Iterator[tuple[Epoch, int, bytes]]:
+        for segment in segments:
+            index = self._load(segment)
+            if index is not None:
+                yield from self._frames(segment, [e for e in list(index.entries) if e.overlaps(start, end)])
+
+    def schemas(self, start: int, end: int) -> set[SchemaHash]:
+        """Schemas of the segments that may hold samples from `start` to `end`."""
+        found = [s.summary.schemas for s in list(self.segments) if s.summary.overlaps(start, end)]
+        return set().union(*found)
 
     def _frames(self, segment: Segment, entries: Sequence[Entry]) -> Iterator[tuple[Epoch, int, bytes]]:
         try:

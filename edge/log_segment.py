@@ -53,6 +53,19 @@ class Entry:
     seq: int
     offset: int
     length: int
+    first: Millis
+    last: Millis
+    provisional: bool
+
+    @classmethod
+    def of(cls, header: FrameHeader, offset: int) -> "Entry":
+        """The entry of a frame at `offset`."""
+        moved = Flags.PROVISIONAL in header.flags
+        return cls(header.epoch, header.seq, offset, header.length, header.first, header.last, moved)
+
+    def overlaps(self, start: int, end: int) -> bool:
+        """Whether it may hold samples from `start` to `end`: a provisional frame may lie anywhere once corrected."""
+        return self.provisional or (self.first <= end and self.last >= start)
 
 
 @dataclass(slots=True)
@@ -77,6 +90,10 @@ class Summary:
                 self.bits |= PROVISIONAL
         else:
             self.bits |= CORRECTIONS
+
+    def overlaps(self, start: int, end: int) -> bool:
+        """Whether any frame may hold samples from `start` to `end`."""
+        return bool(self.bits & PROVISIONAL) or (self.first <= end and self.last >= start)
 
     def encode(self) -> bytes:
         """The trailer."""
@@ -170,7 +187,7 @@ def _item(data: bytes, at: int, found: Scan) -> int:
     magic = data[at : at + 4]
     if magic == b"BRf\xb1":
         header = check(data, at)
-        found.entries.append(Entry(header.epoch, header.seq, at, header.length))
+        found.entries.append(Entry.of(header, at))
         found.summary.add(header)
         found.trailer = False
         return header.length
