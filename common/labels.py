@@ -139,6 +139,19 @@ class MatchType(StrEnum):
     NRE = "!~"
 
 
+# RE2's messages in C++ -> those of Go's regexp/syntax, which users of Prometheus know.
+_RE2_MESSAGES = {
+    "missing ]": "missing closing ]",
+    "missing )": "missing closing )",
+    "trailing \\": "trailing backslash at end of expression",
+    "no argument for repetition operator": "missing argument to repetition operator",
+    "invalid repetition size": "invalid repeat count",
+    "bad repetition operator": "invalid nested repetition operator",
+    "invalid perl operator": "invalid or unsupported Perl syntax",
+    "invalid named capture group": "invalid named capture",
+}
+
+
 class _Pattern(Protocol):
     def fullmatch(self, text: str) -> object: ...
 
@@ -164,7 +177,8 @@ def compile_regex(pattern: str) -> _Pattern:
         compiled: _Pattern = re2.compile(pattern, options)
     except re2.error as err:
         text = err.args[0].decode(errors="replace") if isinstance(err.args[0], bytes) else str(err)
-        raise FormatError(f"error parsing regexp: {text}") from None
+        what, _, where = text.partition(": ")
+        raise FormatError(f"error parsing regexp: {_RE2_MESSAGES.get(what, what)}: `{where}`") from None
     return compiled
 
 

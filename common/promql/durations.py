@@ -50,7 +50,7 @@ class DurationParser:
                 stream.reject()
             if stream.ahead.kind in ("+", "-"):
                 return self._signed(sign, self._operand())
-            return self._signed(sign, self._term())
+            return self._signed(sign, self._term(sign))
         return self._term()
 
     def _expression(self, level: int) -> DurationNode:
@@ -79,7 +79,7 @@ class DurationParser:
             node = self._signed(sign, node)
         return node
 
-    def _term(self) -> DurationNode:
+    def _term(self, sign: Token | None = None) -> DurationNode:
         stream = self._stream
         while stream.ahead.kind not in _TERM_STARTS:
             stream.reject()
@@ -108,8 +108,9 @@ class DurationParser:
             span = Span(word.start, closing.end)
             return DurationExpr(kind.removesuffix("_of"), left, right, False, span)
         literal = parse_literal(stream)
-        if abs(literal.value) > MAX_DURATION_SECONDS:
-            stream.problem(literal.span.start, literal.span.end, "duration out of range")
+        if not abs(literal.value) <= MAX_DURATION_SECONDS:  # NaN neither
+            where = sign or literal.span
+            stream.problem(where.start, where.end, "duration out of range")
             return NumberLiteral(0.0, _NOWHERE)
         return literal
 

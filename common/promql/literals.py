@@ -75,9 +75,10 @@ def parse_duration(text: str) -> int:
             raise ValueError(f"not a valid duration string: {quote(text)}")
         count, unit = match.groups()
         known = _UNITS.get(unit)
-        if known is None:
+        too_long = len(count.lstrip("0")) > 20
+        if known is None and not too_long:
             raise ValueError(f"unknown unit {quote(unit)} in duration {quote(text)}")
-        if known[0] <= last or len(count) > 20:
+        if known is None or too_long or known[0] <= last:
             raise ValueError(f"not a valid duration string: {quote(text)}")
         last = known[0]
         total += int(count) * known[1]
@@ -113,3 +114,9 @@ def seconds_to_ms(seconds: float) -> int:
     """Whole milliseconds of a duration, as Prometheus gets them: rounded to nanoseconds, then cut."""
     nanoseconds = math.floor(abs(seconds) * 1e9 + 0.5)
     return int(math.copysign(1, seconds)) * (nanoseconds // 1_000_000)
+
+
+def seconds_to_timestamp(seconds: float) -> int:
+    """Milliseconds, rounded half away from zero, within 64 bits; `seconds` is finite."""
+    ms = int(math.copysign(math.floor(abs(seconds) * 1000 + 0.5), seconds))
+    return max(-_INT64_MAX - 1, min(ms, _INT64_MAX))

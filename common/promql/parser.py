@@ -78,6 +78,7 @@ _METRIC_NAMES = (
 _GROUPING_LABELS = (_METRIC_NAMES - {"without"}) | {"bool", "group_left", "group_right", "ignoring", "on", "atan2"}
 _CALLABLE = TIME_FUNCTIONS | EXTREMES | {IDENTIFIER}
 _EXPRESSION_STARTS = _METRIC_NAMES | {NUMBER, DURATION, STRING, "(", "{", "+", "-"}
+_AFTER_BARE_GROUP = (_EXPRESSION_STARTS - {"("}) | {"fill", "fill_left", "fill_right"}
 _DURATION_EXPECTED = "number, duration, step(), or range()"
 _MAX_INT64 = float(2**63 - 1)
 
@@ -256,7 +257,8 @@ class Parser:
             if stream.ahead.kind in ("group_left", "group_right"):
                 many_left = stream.take().kind == "group_left"
                 card = Cardinality.MANY_TO_ONE if many_left else Cardinality.ONE_TO_MANY
-                include = self._grouping() if stream.ahead.kind == "(" else ()
+                if stream.ahead.kind not in _AFTER_BARE_GROUP:
+                    include = self._grouping()
         fill_left, fill_right = self._fills()
         right = self._expression(precedence - 1 if operator.kind == "^" else precedence)
         span = Span(expr_span(left).start, expr_span(right).end)
@@ -469,7 +471,7 @@ class Parser:
         if preprocessor is not None:
             settle(target, start_or_end=preprocessor)
         elif timestamp is not None and in_bounds:
-            settle(target, timestamp=int(math.copysign(math.floor(abs(timestamp) * 1000 + 0.5), timestamp)))
+            settle(target, timestamp=literals.seconds_to_timestamp(timestamp))
         settle(expr, span=Span(span.start, stream.last_closing))
 
     def _extend(self, expr: Expr, kind: str) -> None:

@@ -210,8 +210,7 @@ def _offset(node: VectorSelector | Subquery) -> str:
 
 def _at(node: VectorSelector | Subquery) -> str:
     if node.timestamp is not None:
-        whole, ms = divmod(abs(node.timestamp), 1000)
-        return f" @ {'-' if node.timestamp < 0 else ''}{whole}.{ms:03d}"
+        return f" @ {node.timestamp / 1000:.3f}"
     return f" @ {node.start_or_end}()" if node.start_or_end is not None else ""
 
 
