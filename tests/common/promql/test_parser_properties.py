@@ -55,7 +55,7 @@ def vectors(inner):
         st.just(""),
         st.builds("{} {}".format, st.sampled_from(["on", "ignoring"]), GROUPS),
         st.builds(lambda group, include: f"ignoring {group} group_left {include}", GROUPS, GROUPS),
-        st.sampled_from(["fill(0)", "fill_left(-1.5)", "fill_right(NaN) fill_left(1)", "on (x) group_right fill(1e9)"]),
+        st.sampled_from(["fill(0)", "fill_left(-1.5)", "fill_right(Inf) fill_left(1)", "on (x) group_right fill(1e9)"]),
     )
     ranged = st.one_of(
         st.builds("{}[{}]{}{}{}".format, SELECTORS, RANGES, EXTENSIONS, AT, OFFSETS),
@@ -73,7 +73,8 @@ def vectors(inner):
         st.builds("({})".format, vector),
         st.builds("{}{}".format, st.sampled_from("+-"), vector),
         st.builds("{} {} {} {}".format, vector, arithmetic, matching, vector),
-        st.builds("{} {} {}".format, vector, comparison, st.one_of(vector, scalar)),
+        st.builds("{} {} {}".format, vector, comparison, vector),
+        st.builds("({} {} {})".format, vector, comparison, scalar),
         st.builds("{} {} {}".format, vector, st.sampled_from(["and", "or", "unless"]), vector),
         st.builds("{}({})".format, st.sampled_from(of_matrix), ranged),
         st.builds("{}({})".format, st.sampled_from(of_vector), vector),
