@@ -1,8 +1,10 @@
 """Reads of procfs and sysfs: few system calls, bounded, as text that never fails to decode."""
 
+import errno
 import os
 
 from common.errors import FormatError
+from edge.collectors.base import Skip
 
 MAX_FILE = 8 << 20
 """Most bytes read of any file; a longer one is an error, so that a wrong mount cannot eat the memory."""
@@ -59,3 +61,36 @@ def read_int(path: str) -> int:
 def list_dir(path: str) -> list[str]:
     """Names in a directory, sorted; OSError as scandir(3) gives it."""
     return sorted(os.listdir(path))  # noqa: PTH208 - names, not paths, and far cheaper
+
+
+ABSENT = frozenset(
+    {errno.ENOENT, errno.EINVAL, errno.EOPNOTSUPP, errno.ENODATA, errno.ENXIO, errno.ENODEV, errno.ENOTDIR}
+)
+"""How drivers say that they do not have an attribute; no reading, but no failure either."""
+
+
+def optional_attr(path: str, skip: Skip) -> str | None:
+    """The attribute, or None if there is none (ABSENT) or reading it fails (then `skip` is told)."""
+    try:
+        return read_attr(path)
+    except OSError as err:
+        if err.errno not in ABSENT:
+            skip(path, err)
+        return None
+
+
+def optional_int(path: str, skip: Skip, base: int = 10) -> int | None:
+    """The attribute as an integer (base 0: also `0x20`), or None as `optional_attr`, or if it is no integer."""
+    text = optional_attr(path, skip)
+    if text is None:
+        return None
+    try:
+        return int(text, base)
+    except ValueError as err:
+        skip(path, err)
+        return None
+
+
+def page_size() -> int:
+    """Bytes of a page of memory."""
+    return os.sysconf("SC_PAGE_SIZE")

@@ -7,32 +7,127 @@ from collections.abc import Mapping, Sequence
 
 from common.clock import Clock
 from common.errors import ConfigError
+from common.logs import EventLog
+from edge.collectors.arp import ArpCollector
 from edge.collectors.base import Collector, Flag, Paths
+from edge.collectors.bonding import BondingCollector
+from edge.collectors.btrfs import BtrfsCollector
+from edge.collectors.conntrack import ConntrackCollector
 from edge.collectors.cpu import CpuCollector
+from edge.collectors.cpu_vulnerabilities import CpuVulnerabilitiesCollector
+from edge.collectors.cpufreq import CpufreqCollector
 from edge.collectors.diskstats import DiskstatsCollector
+from edge.collectors.edac import EdacCollector
 from edge.collectors.filesystem import FilesystemCollector
 from edge.collectors.hwmon import HwmonCollector
+from edge.collectors.interrupts import InterruptsCollector
+from edge.collectors.kernel import EntropyCollector, FilefdCollector, KernelHungCollector
+from edge.collectors.ksmd import KsmdCollector
 from edge.collectors.loadavg import LoadavgCollector
+from edge.collectors.mdadm import MdadmCollector
 from edge.collectors.meminfo import MeminfoCollector
+from edge.collectors.netclass import NetclassCollector
 from edge.collectors.netdev import NetdevCollector
+from edge.collectors.netstat import NetstatCollector
+from edge.collectors.nfs import NfsCollector
+from edge.collectors.nvme import NvmeCollector
+from edge.collectors.os_release import OsCollector
+from edge.collectors.pcidevice import PcideviceCollector
+from edge.collectors.powersupplyclass import PowersupplyclassCollector
+from edge.collectors.pressure import PressureCollector
+from edge.collectors.processes import ProcessesCollector
+from edge.collectors.qdisc import QdiscCollector
 from edge.collectors.runner import Runner
+from edge.collectors.schedstat import SchedstatCollector
+from edge.collectors.slabinfo import SlabinfoCollector
+from edge.collectors.sockstat import SockstatCollector
+from edge.collectors.softnet import SoftnetCollector
+from edge.collectors.stat import StatCollector
+from edge.collectors.sysctl import SysctlCollector
+from edge.collectors.tables import BuddyinfoCollector, CgroupsCollector, SoftirqsCollector
+from edge.collectors.textfile import TextfileCollector
 from edge.collectors.thermal_zone import ThermalZoneCollector
 from edge.collectors.time import TimeCollector
+from edge.collectors.timex import TimexCollector
+from edge.collectors.udp_queues import UdpQueuesCollector
 from edge.collectors.uname import UnameCollector
+from edge.collectors.vmstat import VmstatCollector
+from edge.collectors.watchdog import WatchdogCollector
+from edge.collectors.wifi import WifiCollector
+from edge.collectors.zoneinfo import ZoneinfoCollector
+
+_log = EventLog("collectors")
 
 COLLECTORS: tuple[type[Collector], ...] = (
+    ArpCollector,
+    BondingCollector,
+    BtrfsCollector,
+    BuddyinfoCollector,
+    CgroupsCollector,
+    ConntrackCollector,
     CpuCollector,
+    CpuVulnerabilitiesCollector,
+    CpufreqCollector,
     DiskstatsCollector,
+    EdacCollector,
+    EntropyCollector,
+    FilefdCollector,
     FilesystemCollector,
     HwmonCollector,
+    InterruptsCollector,
+    KernelHungCollector,
+    KsmdCollector,
     LoadavgCollector,
+    MdadmCollector,
     MeminfoCollector,
+    NetclassCollector,
     NetdevCollector,
+    NetstatCollector,
+    NfsCollector,
+    NvmeCollector,
+    OsCollector,
+    PcideviceCollector,
+    PowersupplyclassCollector,
+    PressureCollector,
+    ProcessesCollector,
+    QdiscCollector,
+    SchedstatCollector,
+    SlabinfoCollector,
+    SockstatCollector,
+    SoftirqsCollector,
+    SoftnetCollector,
+    StatCollector,
+    SysctlCollector,
+    TextfileCollector,
     ThermalZoneCollector,
     TimeCollector,
+    TimexCollector,
+    UdpQueuesCollector,
     UnameCollector,
+    VmstatCollector,
+    WatchdogCollector,
+    WifiCollector,
+    ZoneinfoCollector,
 )
 """Every built-in collector, in the order in which a scrape runs them."""
+
+ELSEWHERE = (
+    *("bcache", "bcachefs", "dmi", "drbd", "drm", "fibrechannel", "infiniband", "ipvs", "lnstat", "logind"),
+    *("meminfo_numa", "network_route", "ntp", "perf", "rapl", "runit", "selinux", "supervisord", "swap", "tapestats"),
+    *("tcpstat", "xfrm", "xfs", "zfs"),
+)
+"""node_exporter's collectors that are not here: their flags are taken, so that its command lines keep working."""
+
+ELSEWHERE_SWITCHES = (
+    *("bcache.priorityStats", "ntp.server-is-local", "perf.disable-hardware-profilers"),
+    *("perf.disable-software-profilers", "perf.disable-cache-profilers", "rapl.enable-zone-label"),
+)
+ELSEWHERE_VALUES = (
+    *("ipvs.backend-labels", "ntp.server", "ntp.server-port", "ntp.protocol-version", "ntp.ip-ttl"),
+    *("ntp.max-distance", "ntp.local-offset-tolerance", "perf.cpus", "perf.tracepoint", "perf.hardware-profilers"),
+    *("perf.software-profilers", "perf.cache-profilers", "runit.servicedir", "supervisord.url"),
+    "tapestats.ignored-devices",
+)
 
 PATH_FLAGS = {
     "path.procfs": ("procfs", "procfs mountpoint."),
@@ -75,6 +170,13 @@ def add_flags(parser: argparse.ArgumentParser, collectors: Sequence[type[Collect
                 group.add_argument(
                     f"--{declared.name}", dest=declared.name, type=kind, default=argparse.SUPPRESS, help=text + shown
                 )
+    hidden = argparse.SUPPRESS
+    for name in (*ELSEWHERE, *ELSEWHERE_SWITCHES):
+        _add_bool(group, f"collector.{name}", hidden)
+    for name in ELSEWHERE_VALUES:
+        group.add_argument(
+            f"--collector.{name}", dest=f"collector.{name}", default=hidden, action="append", help=hidden
+        )
 
 
 def _add_bool(group: argparse._ArgumentGroup, name: str, text: str) -> None:
@@ -111,6 +213,9 @@ def build_collectors(
         states[name] = given.get(name, collector.default_enabled and by_default)
         if not isinstance(states[name], bool):
             raise ConfigError(f"{name}: expected true or false, got {states[name]!r}")
+    for name in ELSEWHERE:
+        if given.get(f"collector.{name}") is True:
+            _log.warn("this collector of node_exporter does not exist here, its flag is ignored", collector=name)
     given = {**given, **states}
     return [
         collector(paths, options_from(collector, given), clock)

@@ -1,7 +1,10 @@
 """Dumps of links and addresses by rtnetlink(7); the layout is include/uapi/linux/{netlink,rtnetlink,if_link}.h."""
 
+import errno
+import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -50,22 +53,25 @@ class Address:
 
 
 def dump(kind: int, family: int, body: int) -> list[bytes]:
-    """Messages of a NETLINK_ROUTE dump of `kind`; `body` is the length of the zeroed request after its family."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as sock:
+    """Datagrams of a NETLINK_ROUTE dump of `kind`; `body` is the length of the zeroed request after its family."""
+    return exchange(socket.NETLINK_ROUTE, kind, bytes([family]) + bytes(body), _NLM_F_REQUEST | _NLM_F_DUMP)
+
+
+def exchange(protocol: int, kind: int, payload: bytes, flags: int) -> list[bytes]:
+    """Datagrams that the kernel answers to one netlink request, up to the end of the dump or the acknowledgement."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as sock:
         sock.settimeout(TIMEOUT_SECONDS)
         sock.bind((0, 0))
-        request = bytes([family]) + bytes(body)
-        flags = _NLM_F_REQUEST | _NLM_F_DUMP
-        sock.send(_HEADER.pack(_HEADER.size + len(request), kind, flags, 1, 0) + request)
+        sock.send(_HEADER.pack(_HEADER.size + len(payload), kind, flags, 1, 0) + payload)
         replies: list[bytes] = []
         size = 0
         while True:
             data = sock.recv(1 << 16)
             size += len(data)
             if size > MAX_REPLY:
-                raise FormatError(f"netlink dump is longer than {MAX_REPLY} bytes")
+                raise FormatError(f"netlink answer is longer than {MAX_REPLY} bytes")
             replies.append(data)
-            if any(message == _NLMSG_DONE for message, _ in messages(data)):
+            if any(message in (_NLMSG_DONE, _NLMSG_ERROR) for message, _ in messages(data)):
                 return replies
 
 
@@ -78,8 +84,9 @@ def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
             raise FormatError("truncated netlink message")
         payload = data[at + _HEADER.size : at + length]
         if kind == _NLMSG_ERROR:
-            code = -int.from_bytes(payload[:4], "little", signed=True) if len(payload) >= 4 else 0
-            raise OSError(code, "netlink request refused")
+            code = -int.from_bytes(payload[:4], sys.byteorder, signed=True) if len(payload) >= 4 else errno.EPROTO
+            if code:
+                raise OSError(code, f"netlink request refused: {os.strerror(code)}")
         yield kind, payload
         at += (length + 3) & ~3
 
@@ -142,4 +149,38 @@ def addresses() -> list[Address]:
             address = parse_address(payload, names) if kind == _RTM_NEWADDR else None
             if address is not None:
                 found.append(address)
+    return found
+
+
+NUD_STATES = {
+    0x01: "incomplete",
+    0x02: "reachable",
+    0x04: "stale",
+    0x08: "delay",
+    0x10: "probe",
+    0x20: "failed",
+    0x80: "permanent",
+}
+"""States of neighbours (include/uapi/linux/neighbour.h) as node_exporter writes them."""
+
+_RTM_NEWNEIGH, _RTM_GETNEIGH = 28, 30
+_NUD_NOARP = 0x40
+
+
+def neighbours() -> list[tuple[str, str]]:
+    """(device, state) of each IPv4 neighbour that has an ARP state."""
+    found: list[tuple[str, str]] = []
+    for data in dump(_RTM_GETNEIGH, socket.AF_INET, 11):
+        for kind, payload in messages(data):
+            if kind != _RTM_NEWNEIGH:
+                continue
+            if len(payload) < 12:
+                raise FormatError("truncated RTM_NEWNEIGH")
+            index, state = struct.unpack_from("=iH", payload, 4)
+            if state and not state & _NUD_NOARP:
+                try:
+                    name = socket.if_indextoname(index)
+                except OSError:
+                    continue  # the device vanished since
+                found.append((name, NUD_STATES.get(state, "unknown")))
     return found
