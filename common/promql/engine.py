@@ -12,6 +12,7 @@ from common.promql import selectors
 from common.promql.ast import Expr, MatrixSelector, Subquery, ValueType
 from common.promql.budget import QueryBudget
 from common.promql.evaluator import Evaluator, Setting, Steps
+from common.promql.functions import extended
 from common.promql.functions.ranges import subquery_steps
 from common.promql.functions.registry import HANDLERS
 from common.promql.matrix import (
@@ -199,8 +200,16 @@ def _raw(ev: Evaluator, expr: Expr, steps: Steps) -> tuple[Series, ...]:
             found.append(Series(labels, result.timestamps[there], values[there]))
     elif isinstance(expr, MatrixSelector):
         end = int(ev.reference_times(expr.selector.offset, expr.selector.timestamp, steps)[0])
-        for batch in ev.select(expr.selector, end - expr.range + 1, end, SelectHints(range=expr.range)):
+        extends = expr.selector.anchored or expr.selector.smoothed
+        before, behind = extended.reach(expr.selector, ev.setting.lookback) if extends else (0, 0)
+        start = end - expr.range
+        for batch in ev.select(expr.selector, start - before + 1, end + behind, SelectHints(range=expr.range)):
             for part in selectors.uniform(batch, 1):
+                if extends:
+                    ev.budget.hold(part.values.size)
+                    lookback, smoothed = ev.setting.lookback, expr.selector.smoothed
+                    found.extend(extended.extended_series(part, start, end, lookback, smoothed))
+                    continue
                 rows = part.without_stale()
                 ev.budget.hold(rows.values.size)
                 found.extend(

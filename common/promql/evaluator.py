@@ -169,14 +169,16 @@ class Evaluator:
         """Rows for an instant selector, and the instants it looks at."""
         at = self.reference_times(node.offset, node.timestamp, steps)
         hints = SelectHints(step=steps.step)
-        for batch in self.select(node, int(at.min()) - self.setting.lookback + 1, int(at.max()), hints):
+        behind = self.setting.lookback if node.smoothed else 0
+        for batch in self.select(node, int(at.min()) - self.setting.lookback + 1, int(at.max()) + behind, hints):
             for rows in selectors.uniform(batch, steps.count):
                 self.budget.check()
                 yield rows, at
 
     def _instant_selector(self, node: VectorSelector, steps: Steps) -> Iterator[Matrix]:
         for rows, at in self.instant_rows(node, steps):
-            part = selectors.instant(rows, at, self.setting.lookback, steps.times)
+            value = selectors.smoothed if node.smoothed else selectors.instant
+            part = value(rows, at, self.setting.lookback, steps.times)
             if part is not None:
                 yield part
 

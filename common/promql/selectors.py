@@ -107,3 +107,35 @@ def instant_times(rows: Rows, at: Times, lookback: int, timestamps: Times) -> Ma
     shape = (len(rows.labels), len(at))
     seconds = rows.times[index] / 1000.0
     return Matrix(rows.labels, np.broadcast_to(seconds, shape), np.broadcast_to(there, shape), timestamps)
+
+
+def interpolate(values: Floats, times: Times, at: NDArray[np.intp], when: Times, counter: bool) -> Floats:
+    """The value at `when` [K] on the line from sample `at` to the next; a counter that fell starts from 0."""
+    limit = len(times) - 1
+    at = np.clip(at, 0, limit)
+    following = np.minimum(at + 1, limit)
+    left, right = windows.take(values, at), windows.take(values, following)
+    if counter:
+        left = np.where(right < left, 0.0, left)
+    gap = times[following] - times[at]
+    return left + (right - left) * (when - times[at]) / np.where(gap > 0, gap, 1)
+
+
+def smoothed(rows: Rows, at: Times, lookback: int, timestamps: Times) -> Matrix | None:
+    """Values at the instants `at`, interpolated between the samples around them, else the one before."""
+    rows = rows.without_stale()
+    if not len(rows.times):
+        return None
+    lo, hi = windows.bounds(rows.times, at - lookback, at + lookback)
+    after = np.minimum(np.searchsorted(rows.times, at, side="left"), hi).astype(np.intp)
+    limit = len(rows.times) - 1
+    exact = (after < hi) & (rows.times[np.minimum(after, limit)] == at)
+    there = (hi > lo) & (exact | (after > lo))
+    if not there.any():
+        return None
+    with np.errstate(all="ignore"):
+        before = after - 1
+        line = interpolate(rows.values, rows.times, before, at, counter=False)
+    values = np.where(after < hi, line, windows.take(rows.values, before))
+    values = np.where(exact, windows.take(rows.values, after), values)
+    return Matrix(rows.labels, values, np.broadcast_to(there, values.shape), timestamps)

@@ -33,7 +33,7 @@ def run(text: str) -> None:
         Runner(engine()).run(commands)
 
 
-UNFINISHED = {"extended_vectors", "info", "start_timestamps"}
+UNFINISHED = {"start_timestamps"}
 
 
 def _file(path: Path):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from common.errors import QueryError
 from common.promql import selectors, windows
 from common.promql.ast import Call, MatrixSelector, Subquery
+from common.promql.functions import extended
 from common.promql.gotext import quote, short_float
 from common.promql.matrix import Bools, Floats, Matrix, Times
 from common.promql.preprocess import unwrap
@@ -141,7 +142,11 @@ def call(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
     operands = [unwrap(arg) for arg in node.args]
     (source,) = (arg for arg in operands if isinstance(arg, MatrixSelector | Subquery))
     args = tuple(ev.scalar(arg, steps) for arg in operands if arg is not source)
-    parts = _apply(ev, node, function, source, args, steps)
+    if isinstance(source, MatrixSelector) and (source.selector.anchored or source.selector.smoothed):
+        extended.check(node, source.selector)
+        parts = _named(ev, node, function, extended.apply(ev, node, source, steps))
+    else:
+        parts = _named(ev, node, function, _apply(ev, node, function, source, args, steps))
     if function.keeps_name:
         yield from parts
     else:
@@ -166,7 +171,6 @@ def _apply(
         batches = ev.select(selector, int(ends.min()) - source.range + 1, int(ends.max()), hints)
         rows_of = (rows for batch in batches for rows in selectors.uniform(batch, steps.count))
     starts = ends - source.range
-    names: set[str] = set()
     for raw in rows_of:
         ev.budget.check()
         rows = raw.without_stale()
@@ -180,10 +184,19 @@ def _apply(
             values = function.kernel(Window(rows.values, rows.times, lo, hi, starts, ends, steps.times, args))
         there = np.broadcast_to(enough, values.shape)
         yield Matrix(rows.labels, values, there, steps.times, drop_name=rows.drop_name)
-        if function.counter:
-            names.update(labels.name for labels in rows.labels)
         if node.func == "quantile_over_time":
             _check_quantile(ev, node, args[0][enough])
+
+
+def _named(ev: "Evaluator", node: Call, function: RangeFunction, parts: Iterator[Matrix]) -> Iterator[Matrix]:
+    """`parts`, with an info for each metric that does not look like a counter where one is wanted."""
+    if not function.counter:
+        yield from parts
+        return
+    names: set[str] = set()
+    for part in parts:
+        names.update(labels.name for labels in part.labels)
+        yield part
     for name in sorted(names):
         if name and not name.endswith(_COUNTER_SUFFIXES):
             text = f"metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {quote(name)}"

@@ -7,7 +7,7 @@ import numpy as np
 
 from common.promql.ast import Call
 from common.promql.evaluator import Evaluator, Handler, Steps
-from common.promql.functions import elementwise, histograms, labels, ranges, scalars
+from common.promql.functions import elementwise, histograms, info, labels, ranges, scalars
 from common.promql.matrix import Matrix, empty
 
 
@@ -37,6 +37,7 @@ HANDLERS: dict[str, Handler] = {
     "histogram_fraction": histograms.fraction,
     "histogram_quantile": histograms.quantile,
     "histogram_quantiles": histograms.quantiles,
+    "info": info.info,
     "label_join": labels.label_join,
     "label_replace": labels.label_replace,
     "round": elementwise.round_to,
