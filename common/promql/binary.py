@@ -29,6 +29,7 @@ _COMPARE = {
     "<=": np.less_equal,
 }
 COMPARISONS = frozenset(_COMPARE)
+TRIMS = frozenset({"</", ">/"})
 SET_OPERATORS = frozenset({"and", "or", "unless"})
 
 
@@ -67,10 +68,20 @@ def scalars(op: str, left: Floats, right: Floats) -> Floats:
     return arithmetic(op, left, right)
 
 
+def incompatible(ev: "Evaluator", expr: Binary, left: str, right: str, where: Bools) -> None:
+    """Say that the operator means nothing for these types, if they met anywhere."""
+    if where.any():
+        what = f'incompatible sample types encountered for binary operator "{expr.op}"'
+        ev.notes.info(f"{what}: {left} {expr.op} {right}", expr.span.start)
+
+
 def with_scalar(ev: "Evaluator", expr: Binary, vector: Matrix, other: Floats, swapped: bool) -> Matrix:
     """A vector and a scalar [K]; `swapped` if the scalar stands on the left. Names are left alone."""
     row = other[None, :]
     left, right = (row, vector.values) if swapped else (vector.values, row)
+    if expr.op in TRIMS:
+        incompatible(ev, expr, "float", "float", vector.presence)
+        return empty(vector.timestamps)
     if expr.op not in COMPARISONS:
         return replace(vector, values=arithmetic(expr.op, left, right))
     hit = compare(expr.op, left, right)
@@ -226,6 +237,9 @@ class _Matching:
         if self._swapped:
             left, right = right, left
         op = self._expr.op
+        if op in TRIMS:
+            incompatible(self._ev, self._expr, "float", "float", presence)
+            return np.broadcast_to(left, presence.shape), np.zeros_like(presence)
         if op not in COMPARISONS:
             return arithmetic(op, left, right), presence
         hit = compare(op, left, right)

@@ -4,23 +4,28 @@ The language is Prometheus's (promql/promqltest); `load`, `load_with_nhcb`, `cle
 `eval_ordered`, `expect ...`. A script stops at its first failure, a ScriptError with the line.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
+import numpy as np
+
 from common.errors import BrambleError, QueryError
-from common.labels import EMPTY, NAME, Labels
-from common.promql.ast import ValueType
+from common.labels import EMPTY, Labels, Matcher
+from common.promql.ast import StringLiteral, ValueType
 from common.promql.engine import Engine, Result
+from common.promql.errors import ParseError
+from common.promql.gonumber import almost_equal
 from common.promql.matrix import Matrix
-from common.sample import STALE_NAN
+from common.promql.parser import parse
+from common.promql.promqltest_series import HistogramRun, SeriesDescription, parse_series
+from common.sample import Millis
 from common.tsdb.memory import MemoryQuerier
+from common.tsdb.querier import Budget, RowBatch, SelectHints
 from common.units import parse_duration
 
 TOLERANCE = 1e-6
-_MIN_NORMAL = 2.2250738585072014e-308
 _RECHECK_MS = 60_000
 _OF_QUERY = re.compile(r"\b(start|end|step|range)\(\)", re.IGNORECASE)
 
@@ -33,10 +38,9 @@ _LOAD = re.compile(r"(load|load_with_nhcb)\s+(\S+)\s*\Z")
 _EXPECT = re.compile(r"expect\s+(fail|warn|no_warn|info|no_info|ordered|string|range vector)\b\s*(.*)\Z")
 _RANGE_VECTOR = re.compile(r"from\s+(\S+)\s+to\s+(\S+)\s+step\s+(\S+)\Z")
 _NUMBER = r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[iI]nf|[nN]a[nN])"
-_VALUE = re.compile(rf"(?P<first>{_NUMBER})(?:(?P<sign>[+-])(?P<delta>{_NUMBER}))?(?:x(?P<times>\d+))?\Z")
-_NAME_START = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
-_LABEL_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\", '"': '"', "'": "'", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+_START = re.compile(r"(?P<first>[+-]?[0-9a-z]+?)(?P<delta>[+-][0-9a-z]+?)?(?:x(?P<times>\d+))?\Z")
+
+_WITH_STARTS = re.compile(r"(.*?)@st\b(.*)\Z")
 
 Cell = float | None
 """A sample's value, or None where there is none."""
@@ -53,11 +57,12 @@ class Clear:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Add `series` (labels, one cell an interval, from time 0)."""
+    """Add `series` (one value an interval, from time 0); `starts` are relative start timestamps, ms."""
 
     line: int
     interval: int
-    series: tuple[tuple[Labels, tuple[Cell, ...]], ...]
+    series: tuple[SeriesDescription, ...]
+    starts: dict[Labels, tuple[int | None, ...]]
     with_nhcb: bool = False
 
 
@@ -112,93 +117,36 @@ def _time(text: str, line: int) -> int:
         _fail(line, str(err))
 
 
-def _unquote(text: str, at: int, line: int) -> tuple[str, int]:
-    """The string that begins with a quote at `at`, and where it ends."""
-    quote = text[at]
-    if quote == "`":
-        end = text.index("`", at + 1)
-        return text[at + 1 : end], end + 1
-    out: list[str] = []
-    at += 1
-    while at < len(text) and text[at] != quote:
-        if text[at] != "\\":
-            out.append(text[at])
-            at += 1
-        elif text[at + 1] == "x":
-            code = int(text[at + 2 : at + 4], 16)
-            out.append(chr(code) if code < 0x80 else chr(0xDC00 + code))
-            at += 4
-        elif text[at + 1] in "uU":
-            size = 4 if text[at + 1] == "u" else 8
-            out.append(chr(int(text[at + 2 : at + 2 + size], 16)))
-            at += 2 + size
-        else:
-            out.append(_ESCAPES[text[at + 1]])
-            at += 2
-    if at >= len(text):
-        _fail(line, f"unterminated string in {text!r}")
-    return "".join(out), at + 1
+def _series(text: str, line: int) -> SeriesDescription:
+    try:
+        return parse_series(text)
+    except ParseError as err:
+        _fail(line, f"{text}: {err}")
 
 
-def parse_metric(text: str, line: int = 0) -> tuple[Labels, str]:
-    """The label set that `text` begins with, and the rest."""
-    pairs: list[tuple[str, str]] = []
-    name = _NAME_START.match(text)
-    at = 0
-    if name:
-        pairs.append((NAME, name[0]))
-        at = name.end()
-    if at < len(text) and text[at] == "{":
-        at += 1
-        while True:
-            while text[at] in " \t,":
-                at += 1
-            if text[at] == "}":
-                at += 1
-                break
-            if text[at] in "\"'`":
-                key, at = _unquote(text, at, line)
-            else:
-                match = _LABEL_NAME.match(text, at)
-                if match is None:
-                    _fail(line, f"expected a label name at {text[at:]!r}")
-                key, at = match[0], match.end()
-            while text[at] in " \t":
-                at += 1
-            if text[at] != "=":
-                pairs.append((NAME, key))
-                continue
-            at += 1
-            while text[at] in " \t":
-                at += 1
-            value, at = _unquote(text, at, line)
-            pairs.append((key, value))
-    elif not name:
-        _fail(line, f"expected a series, got {text!r}")
-    return Labels(pairs), text[at:]
-
-
-def parse_values(text: str, line: int = 0) -> tuple[Cell, ...]:
-    """Values of a series as the language writes them (`0+10x3 _ stale`)."""
+def cells_of(described: SeriesDescription) -> tuple[Cell, ...]:
+    """The values of a description, one an interval."""
     out: list[Cell] = []
+    for item in described.items:
+        if isinstance(item, HistogramRun):
+            raise ScriptError("native histograms cannot be loaded")
+        out.append(item)
+    return tuple(out)
+
+
+def parse_starts(text: str, line: int = 0) -> tuple[int | None, ...]:
+    """Start timestamps relative to their samples, ms: `_ -1m-30sx3`."""
+    out: list[int | None] = []
     for word in text.split():
-        if word == "stale":
-            out.append(STALE_NAN)
-            continue
         if word == "_" or word.startswith("_x"):
             out.extend([None] * (int(word[2:]) if word != "_" else 1))
             continue
-        match = _VALUE.match(word)
+        match = _START.match(word)
         if match is None:
-            _fail(line, f"expected a value, got {word!r}")
-        first = float(match["first"])
-        delta = float(match["delta"]) * (-1 if match["sign"] == "-" else 1) if match["delta"] else 0.0
-        times = int(match["times"] or 0)
-        value = first
-        out.append(value)
-        for _ in range(times):
-            value += delta
-            out.append(value)
+            _fail(line, f"expected a start timestamp like -1m, got {word!r}")
+        value = _time(match["first"].lstrip("+"), line)
+        delta = _time(match["delta"].lstrip("+"), line) if match["delta"] else 0
+        out.extend(value + delta * number for number in range(int(match["times"] or 0) + 1))
     return tuple(out)
 
 
@@ -234,11 +182,16 @@ def _parse_load(line: str, number: int, body: Sequence[tuple[int, str]]) -> Load
     if match is None:
         _fail(number, f"expected `load INTERVAL`, got {line!r}")
     # Of two lines for one series the last holds.
-    series: dict[Labels, tuple[Cell, ...]] = {}
+    series: dict[Labels, SeriesDescription] = {}
+    starts: dict[Labels, tuple[int | None, ...]] = {}
     for at, text in body:
-        labels, rest = parse_metric(text, at)
-        series[labels] = parse_values(rest, at)
-    return Load(number, _time(match[2], number), tuple(series.items()), match[1] == "load_with_nhcb")
+        if found := _WITH_STARTS.match(text):
+            starts[_series(found[1], at).labels] = parse_starts(found[2], at)
+        else:
+            described = _series(text, at)
+            series[described.labels] = described
+    interval = _time(match[2], number)
+    return Load(number, interval, tuple(series.values()), starts, match[1] == "load_with_nhcb")
 
 
 def _parse_eval(line: str, number: int, body: Sequence[tuple[int, str]]) -> Eval:
@@ -268,8 +221,8 @@ def _parse_eval(line: str, number: int, body: Sequence[tuple[int, str]]) -> Eval
         elif re.match(rf"{_NUMBER}\Z", text):
             out.scalar = float(text)
         else:
-            labels, rest = parse_metric(text, at)
-            out.series.append((labels, parse_values(rest, at)))
+            described = _series(text, at)
+            out.series.append((described.labels, cells_of(described)))
     return out
 
 
@@ -293,7 +246,10 @@ def _parse_expect(out: Eval, what: str, rest: str, line: int) -> None:
         case "ordered":
             out.ordered = True
         case "string":
-            out.string = _unquote(rest, 0, line)[0]
+            expr = parse(rest)
+            if not isinstance(expr, StringLiteral):
+                _fail(line, f"expected a string, got {rest!r}")
+            out.string = expr.value
         case "range vector":
             found = _RANGE_VECTOR.match(rest)
             if found is None:
@@ -301,23 +257,42 @@ def _parse_expect(out: Eval, what: str, rest: str, line: int) -> None:
             out.range_vector = (_time(found[1], line), _time(found[2], line), _time(found[3], line))
 
 
-def almost_equal(left: float, right: float) -> bool:
-    """Equal as the language has it: both NaN, or a relative difference below 1e-6."""
-    if math.isnan(left) or math.isnan(right):
-        return math.isnan(left) and math.isnan(right)
-    if left == right:
-        return True
-    gap = abs(left - right)
-    size = abs(left) + abs(right)
-    if left == 0 or right == 0 or size < _MIN_NORMAL:
-        return gap < TOLERANCE * _MIN_NORMAL
-    return gap / min(size, 1.7976931348623157e308) < TOLERANCE
+class ScriptStore(MemoryQuerier):
+    """The dictionary model with start timestamps."""
+
+    def __init__(self, rows_per_batch: int = 4096) -> None:
+        super().__init__(rows_per_batch)
+        self._starts: dict[Labels, dict[int, int]] = {}
+
+    def set_start(self, labels: Labels, timestamp: int, start: int) -> None:
+        """Say when the counter behind a sample began, ms."""
+        self._starts.setdefault(labels, {})[timestamp] = start
+
+    def select(
+        self,
+        matchers: Sequence[Matcher],
+        start: Millis,
+        end: Millis,
+        hints: SelectHints | None = None,
+        budget: Budget | None = None,
+    ) -> Iterator[RowBatch]:
+        """As Querier.select."""
+        for batch in super().select(matchers, start, end, hints, budget):
+            if not any(labels in self._starts for labels in batch.labels):
+                yield batch
+                continue
+            starts = np.zeros(batch.values.shape, dtype=np.int64)
+            for row, labels in enumerate(batch.labels):
+                known = self._starts.get(labels, {})
+                times = batch.timelines[batch.timeline_of[row]].timestamps.tolist()
+                starts[row, : len(times)] = [known.get(time, 0) for time in times]
+            yield replace(batch, starts=starts)
 
 
 class Runner:
     """Runs commands against an engine and a store of its own."""
 
-    def __init__(self, engine: Engine, make_store: Callable[[], MemoryQuerier] = MemoryQuerier) -> None:
+    def __init__(self, engine: Engine, make_store: Callable[[], ScriptStore] = ScriptStore) -> None:
         self._engine = engine
         self._make_store = make_store
         self.store = make_store()
@@ -334,10 +309,16 @@ class Runner:
                     self._eval(command)
 
     def _load(self, command: Load) -> None:
-        for labels, cells in command.series:
-            for slot, cell in enumerate(cells):
-                if cell is not None:
-                    self.store.add(labels, slot * command.interval, cell)
+        for described in command.series:
+            starts = command.starts.get(described.labels, ())
+            for slot, cell in enumerate(cells_of(described)):
+                if cell is None:
+                    continue
+                time = slot * command.interval
+                self.store.add(described.labels, time, cell)
+                relative = starts[slot] if slot < len(starts) else None
+                if relative is not None:
+                    self.store.set_start(described.labels, time, time + relative)
 
     def _eval(self, command: Eval) -> None:
         try:
@@ -381,7 +362,7 @@ class Runner:
             if result.type is not ValueType.STRING or result.string != command.string:
                 _fail(command.line, f"{command.query}: expected the string {command.string!r}, got {result}")
         elif result.type is ValueType.SCALAR:
-            if command.scalar is None or not almost_equal(command.scalar, result.scalar):
+            if command.scalar is None or not almost_equal(command.scalar, result.scalar, TOLERANCE):
                 _fail(command.line, f"{command.query}: expected {command.scalar}, got the scalar {result.scalar}")
         elif result.type is ValueType.MATRIX:
             if command.range_vector is None:
@@ -459,7 +440,9 @@ def _check_cells(
     left = (*expected, *([None] * (width - len(expected))))
     right = (*actual, *([None] * (width - len(actual))))
     for one, other in zip(left, right, strict=True):
-        if (one is None) != (other is None) or (one is not None and other is not None and not almost_equal(one, other)):
+        if (one is None) != (other is None) or (
+            one is not None and other is not None and not almost_equal(one, other, TOLERANCE)
+        ):
             _fail(command.line, f"{command.query}{where}: {labels}: expected {list(expected)}, got {list(actual)}")
 
 

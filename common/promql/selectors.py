@@ -61,17 +61,17 @@ def uniform(batch: RowBatch, steps: int) -> Iterator[Rows]:
         size = max(1, BLOCK_CELLS // max(length, steps))
         for at in range(begin, end, size):
             stop = min(at + size, end)
+            where: slice | NDArray[np.intp] = slice(at, stop)
             if order is None:
                 labels: Sequence[Labels] = batch.labels[at:stop]
-                values = batch.values[at:stop, :length]
             else:
                 part = order[at:stop]
                 labels = [batch.labels[i] for i in part]
                 first, last = int(part[0]), int(part[-1])
                 # Rows of one timeline are mostly neighbours: then a slice does.
-                where: slice | NDArray[np.intp] = slice(first, last + 1) if last - first == len(part) - 1 else part
-                values = batch.values[where, :length]
-            yield Rows(labels, values, line.timestamps, line.stale)
+                where = slice(first, last + 1) if last - first == len(part) - 1 else part
+            since = None if batch.starts is None else batch.starts[where, :length]
+            yield Rows(labels, batch.values[where, :length], line.timestamps, line.stale, starts=since)
 
 
 def positions(rows: Rows, at: Times, lookback: int) -> tuple[NDArray[np.intp], Bools]:
@@ -107,6 +107,16 @@ def instant_times(rows: Rows, at: Times, lookback: int, timestamps: Times) -> Ma
     shape = (len(rows.labels), len(at))
     seconds = rows.times[index] / 1000.0
     return Matrix(rows.labels, np.broadcast_to(seconds, shape), np.broadcast_to(there, shape), timestamps)
+
+
+def instant_starts(rows: Rows, at: Times, lookback: int, timestamps: Times) -> Matrix | None:
+    """As `instant`, but with each sample's start timestamp in seconds as value, 0 where it is unknown."""
+    index, there = positions(rows, at, lookback)
+    if not there.any():
+        return None
+    shape = (len(rows.labels), len(at))
+    seconds = np.zeros(shape) if rows.starts is None else np.take(rows.starts, index, axis=1) / 1000.0
+    return Matrix(rows.labels, seconds, np.broadcast_to(there, shape), timestamps)
 
 
 def interpolate(values: Floats, times: Times, at: NDArray[np.intp], when: Times, counter: bool) -> Floats:

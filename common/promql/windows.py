@@ -66,7 +66,7 @@ def _prefix(steps: Floats | NDArray[np.int32]) -> NDArray[np.float64]:
     return out
 
 
-def _window_event_counts(events: Bools, lo: Index, hi: Index) -> Floats:
+def window_events(events: Bools, lo: Index, hi: Index) -> Floats:
     """How many of `events` [S, T-1] (event i lies between samples i and i+1) fall inside each window."""
     total = np.zeros((events.shape[0], events.shape[1] + 1), dtype=np.int32)
     np.cumsum(events, axis=1, out=total[:, 1:])
@@ -80,7 +80,7 @@ def changes(values: Floats, lo: Index, hi: Index) -> Floats:
     left, right = values[:, :-1], values[:, 1:]
     events = left != right
     nan = np.isnan(left) & np.isnan(right)
-    return _window_event_counts(events & ~nan, lo, hi)
+    return window_events(events & ~nan, lo, hi)
 
 
 def resets(values: Floats, lo: Index, hi: Index, forced: Bools | None = None) -> Floats:
@@ -88,7 +88,7 @@ def resets(values: Floats, lo: Index, hi: Index, forced: Bools | None = None) ->
     events = values[:, 1:] < values[:, :-1]
     if forced is not None:
         events = events | forced
-    return _window_event_counts(events, lo, hi)
+    return window_events(events, lo, hi)
 
 
 def reset_corrections(values: Floats, lo: Index, hi: Index, forced: Bools | None = None) -> Floats | None:
@@ -157,6 +157,46 @@ def extrapolated(
     if exact is not None:
         result[rows, cols] = exact
     return result
+
+
+def start_resets(since: Times, times: Times) -> Bools:
+    """Where a sample's start timestamp says that its counter began anew after the sample before, [S, T-1]."""
+    now, before = since[:, 1:], since[:, :-1]
+    left, right = times[:-1], times[1:]
+    known = (now != 0) & (now < right) & (now >= left)
+    # Equal to the sample before: a delta, unless that one's own start is unknown or not valid.
+    out: Bools = known & ((now > left) | ((before != 0) & (before < left)))
+    return out
+
+
+def born_inside(since: Times, times: Times, lo: Index, hi: Index, starts: Times) -> Bools:
+    """Whether the first sample of each window started inside it, [S, K]."""
+    limit = len(times) - 1
+    head = np.take(since, lo, axis=1, mode="clip")
+    out: Bools = (hi > lo) & (head != 0) & (head > starts) & (head < times[np.minimum(lo, limit)])
+    return out
+
+
+def from_start_timestamps(
+    out: Floats, values: Floats, since: Times, times: Times, lo: Index, hi: Index, starts: Times, ends: Times
+) -> None:
+    """Replace increases of windows whose first sample started inside them: from zero at that time, no extrapolation."""
+    rows, cols = np.nonzero(born_inside(since, times, lo, hi, starts))
+    if not len(rows):
+        return
+    first, last_at = lo[cols], hi[cols] - 1
+    corrections = reset_corrections(values, lo, hi, start_resets(since, times))
+    head = values[rows, first]
+    rise = values[rows, last_at] - head
+    if corrections is not None:
+        rise = rise + corrections[rows, cols]
+    rise = rise + head
+    gaps = last_at - first
+    mean_gap = np.where(gaps > 0, (times[last_at] - times[first]) / 1000.0 / np.maximum(gaps, 1), 0.0)
+    to_end = (ends[cols] - times[last_at]) / 1000.0
+    to_end = np.where(to_end >= mean_gap * 1.1, mean_gap / 2, to_end)
+    sampled = (times[last_at] - since[rows, first]) / 1000.0
+    out[rows, cols] = rise * ((sampled + to_end) / sampled)
 
 
 def instant_delta(values: Floats, lo: Index, hi: Index, counter: bool, forced: Bools | None = None) -> Floats:

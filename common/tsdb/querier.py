@@ -41,6 +41,8 @@ class RowBatch:
 
     `values` is float64 [S, max T], left-aligned; what lies behind a row's T is padding and means nothing.
     A NaN in `values` is a real NaN sample. `timeline_of` is intp [S], an index into `timelines`.
+
+    `starts` int64 [S, max T], where known, are the samples' start timestamps, ms, 0 for unknown.
     """
 
     labels: Sequence[Labels]
@@ -48,6 +50,7 @@ class RowBatch:
     timelines: Sequence[Timeline]
     timeline_of: NDArray[np.intp]
     kind: ValueKind = ValueKind.FLOAT
+    starts: NDArray[np.int64] | None = None
 
 
 class Budget(Protocol):

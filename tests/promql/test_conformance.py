@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.promql.engine import DELAYED_NAME_REMOVAL, Engine, EngineOptions
-from common.promql.promqltest import Runner, ScriptError, pieces
+from common.promql.promqltest import Runner, pieces
 from common.promql.signatures import FEATURES
 
 FILES = sorted((Path(__file__).resolve().parents[3] / "shared" / "promql" / "testdata").glob("*.test"))
@@ -33,16 +33,8 @@ def run(text: str) -> None:
         Runner(engine()).run(commands)
 
 
-UNFINISHED = {"start_timestamps"}
-
-
-def _file(path: Path):
-    marks = [pytest.mark.xfail(reason="being built", strict=True)] if path.stem in UNFINISHED else []
-    return pytest.param(path, id=path.stem, marks=marks)
-
-
 @pytest.mark.conformance
-@pytest.mark.parametrize("path", [_file(path) for path in FILES])
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_scope_on_floats_passes(path: Path) -> None:
     passed: Counter[bool] = Counter()
     total: Counter[bool] = Counter()
@@ -53,7 +45,7 @@ def test_every_scope_on_floats_passes(path: Path) -> None:
         try:
             run(text)
             passed[native] += 1
-        except (ScriptError, Exception) as err:  # noqa: BLE001 - every way to fail is counted
+        except Exception as err:  # noqa: BLE001 - every way to fail is counted
             if not native:
                 failures.append(f"{identity}: {err}")
     print(

@@ -142,6 +142,18 @@ def timestamp(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
     yield from ev.dropped(source, parts, steps)
 
 
+def start_timestamp(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
+    """The start timestamp of each sample of a plain selector, seconds, 0 where unknown; nothing for others."""
+    source = unwrap(node.args[0])
+    if not isinstance(source, VectorSelector):
+        return
+    found = (
+        selectors.instant_starts(rows, at, ev.setting.lookback, steps.times)
+        for rows, at in ev.instant_rows(source, steps)
+    )
+    yield from ev.dropped(source, (part for part in found if part is not None), steps)
+
+
 def absent(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
     """One where the vector is empty, with the labels that its selector fixes."""
     from common.promql.functions.labels import fixed_labels

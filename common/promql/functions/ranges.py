@@ -32,7 +32,12 @@ class Window:
     ends: Times
     steps: Times
     args: tuple[Floats, ...]
-    forced: Bools | None = None
+    since: Times | None = None
+
+    @property
+    def forced(self) -> Bools | None:
+        """Counter resets that start timestamps tell of, between each sample and the next."""
+        return None if self.since is None else windows.start_resets(self.since, self.times)
 
     @property
     def seconds(self) -> float:
@@ -54,13 +59,16 @@ class RangeFunction:
 
 
 def _rate(w: Window) -> Floats:
-    out = windows.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, True, w.forced)
+    out = _increase(w)
     out /= w.seconds
     return out
 
 
 def _increase(w: Window) -> Floats:
-    return windows.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, True, w.forced)
+    out = windows.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, True, w.forced)
+    if w.since is not None:
+        windows.from_start_timestamps(out, w.values, w.since, w.times, w.lo, w.hi, w.starts, w.ends)
+    return out
 
 
 def _delta(w: Window) -> Floats:
@@ -178,11 +186,16 @@ def _apply(
             continue
         lo, hi = windows.bounds(rows.times, starts, ends)
         enough = hi - lo >= function.least
-        if not enough.any():
+        born = None
+        if rows.starts is not None and function.counter:
+            born = windows.born_inside(rows.starts, rows.times, lo, hi, starts)
+            _check_overlap(ev, node, rows, lo, hi)
+        if not enough.any() and (born is None or not born.any()):
             continue
-        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            values = function.kernel(Window(rows.values, rows.times, lo, hi, starts, ends, steps.times, args))
-        there = np.broadcast_to(enough, values.shape)
+        with np.errstate(all="ignore"):
+            window = Window(rows.values, rows.times, lo, hi, starts, ends, steps.times, args, rows.starts)
+            values = function.kernel(window)
+        there = np.broadcast_to(enough, values.shape) if born is None else enough | born
         yield Matrix(rows.labels, values, there, steps.times, drop_name=rows.drop_name)
         if node.func == "quantile_over_time":
             _check_quantile(ev, node, args[0][enough])
@@ -201,6 +214,19 @@ def _named(ev: "Evaluator", node: Call, function: RangeFunction, parts: Iterator
         if name and not name.endswith(_COUNTER_SUFFIXES):
             text = f"metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {quote(name)}"
             ev.notes.info(text, unwrap(node.args[0]).span.start)
+
+
+def _check_overlap(
+    ev: "Evaluator", node: Call, rows: selectors.Rows, lo: NDArray[np.intp], hi: NDArray[np.intp]
+) -> None:
+    """Warn of samples that claim to start before the sample before them."""
+    assert rows.starts is not None
+    now, before = rows.starts[:, 1:], rows.starts[:, :-1]
+    overlap = (now != 0) & (now < rows.times[:-1]) & (now != before)
+    seen = windows.window_events(overlap, lo, hi).any(axis=1)
+    for row in np.flatnonzero(seen).tolist():
+        text = "sample has start time that overlaps with previous sample timestamp for metric"
+        ev.notes.warn(f"{text} {quote(rows.labels[row].name)}", unwrap(node.args[0]).span.start)
 
 
 def _check_quantile(ev: "Evaluator", node: Call, q: Floats) -> None:

@@ -42,6 +42,7 @@ HANDLERS: dict[str, Handler] = {
     "label_replace": labels.label_replace,
     "round": elementwise.round_to,
     "scalar": scalars.to_scalar,
+    "start_timestamp": elementwise.start_timestamp,
     "time": scalars.time,
     "timestamp": elementwise.timestamp,
     "vector": scalars.vector,
