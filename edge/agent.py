@@ -10,9 +10,9 @@ from pathlib import Path
 from aiohttp import web
 
 from common.clock import Clock
-from common.errors import BrambleError, StorageError
+from common.errors import BrambleError
 from common.logs import EventLog
-from common.supervisor import Heartbeats, Job, Service, Supervisor, sd_notify
+from common.supervisor import Job, Service, Supervisor, sd_notify
 from edge.api import (
     KEEPALIVE_SECONDS,
     MAX_CONNECTIONS,
@@ -23,9 +23,11 @@ from edge.api import (
     Gatherer,
 )
 from edge.collectors.runner import Runner
+from edge.committer import Committer
 from edge.config import EdgeConfig
+from edge.flash import Undervoltage, VoltageWatch, WriteBudget, device_writes
 from edge.log import Log, LogOptions
-from edge.metrics import EdgeMetrics, watch_log
+from edge.metrics import EdgeMetrics, watch_device, watch_log
 from edge.sampler import Sampler
 
 THREADS = 4
@@ -37,48 +39,6 @@ _log = EventLog("agent")
 
 class StopError(BrambleError):
     """The agent did not stop within its deadline; what was committed before is safe."""
-
-
-class Committer:
-    """A service that writes the log to disk at every commit interval; what fails stays in memory."""
-
-    name = "commit"
-
-    def __init__(
-        self,
-        log: Log,
-        clock: Clock,
-        metrics: EdgeMetrics,
-        executor: ThreadPoolExecutor,
-        interval: int,
-        heartbeats: Heartbeats,
-    ) -> None:
-        """`interval` in ms."""
-        self._target = log
-        self._clock = clock
-        self._metrics = metrics
-        self._executor = executor
-        self._interval = interval / 1000
-        self._heartbeats = heartbeats
-
-    async def run(self) -> None:
-        """Commit until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            self._heartbeats.beat(self.name, self._interval * 2 + 300)
-            await self._clock.sleep(self._interval)
-            await loop.run_in_executor(self._executor, self.commit)
-
-    def commit(self) -> None:
-        """Commit once (blocks); a failure is counted."""
-        began = self._clock.monotonic()
-        try:
-            self._target.commit()
-        except StorageError:
-            # The log has logged it and keeps the frames; the next commit tries again.
-            self._metrics.commit_failures.inc()
-        else:
-            self._metrics.commit.observe(self._clock.monotonic() - began)
 
 
 class _Refuse(asyncio.Protocol):
@@ -162,7 +122,8 @@ class Agent:
         log = await loop.run_in_executor(executor, self._open_log)
         stack.push_async_callback(blocking, log.close)
         watch_log(log, metrics)
-        committer = Committer(log, clock, metrics, executor, config.commit_interval, supervisor.heartbeats)
+        budget = WriteBudget(config.storage.max_writes_per_day, clock)
+        committer = Committer(log, clock, metrics, executor, config.commit_interval, budget, supervisor.heartbeats)
         stack.push_async_callback(blocking, committer.commit)
         stack.push_async_callback(blocking, self._runner.close)
         gatherer = Gatherer(self._runner, metrics)
@@ -175,6 +136,12 @@ class Agent:
         host, port = self._listener.getsockname()[:2]
         await stack.enter_async_context(serve(api.app, self._listener))
         services: list[Service] = [sampler, committer, Job("watchdog", supervisor.watchdog)]
+        sysfs = Path(config.paths.sysfs)
+        alarm = Undervoltage(sysfs)
+        if alarm.available:
+            services.append(VoltageWatch(alarm, clock, committer.early))
+        if device_writes(self._storage, sysfs) is not None:
+            watch_device(lambda: device_writes(self._storage, sysfs), metrics)
         if config.discovery.mdns:
             from edge.announce import Announcer  # costs memory that --no-discovery.mdns saves
 

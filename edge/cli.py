@@ -95,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("storage.retention.time", "Samples older than this are deleted.", _duration, "DURATION", "30d")
     add("storage.retention.size", "Size of the log; the oldest samples go first.", _size, "SIZE", "512MB")
+    add("storage.max-writes-per-day", "Writes of the log a day, to spare flash; 0: no limit.", _count, "N", 0)
     add("sample.interval", "How often all collectors are read and stored.", _duration, "DURATION", "15s")
     add("commit.interval", "How often samples are written to disk.", _duration, "DURATION", "1m")
     parser.add_argument(
@@ -159,6 +160,7 @@ def settings(given: Mapping[str, object]) -> EdgeConfig:
             path=None if path is None else _as(Path, path),
             retention_time=Duration(_as(int, over("storage.retention.time", config.storage.retention_time))),
             retention_size=Size(_as(int, over("storage.retention.size", config.storage.retention_size))),
+            max_writes_per_day=_as(int, over("storage.max-writes-per-day", config.storage.max_writes_per_day)),
         )
         return dataclasses.replace(
             config,

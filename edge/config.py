@@ -88,12 +88,21 @@ class StorageConfig:
     retention_size: Size = field(
         default=Size(512 * 2**20), metadata=option("The log's size on disk; the oldest segment goes first.")
     )
+    max_writes_per_day: int = field(
+        default=0,
+        metadata=option(
+            "Writes of the log a day, to spare flash: commits are stretched to keep it, early ones "
+            "(shutdown, under-voltage) count but always happen. 0: no limit."
+        ),
+    )
 
     def __post_init__(self) -> None:
         if self.retention_time <= 0:
             raise FieldError("retention_time", "expected more than 0")
         if self.retention_size < 2**20:
             raise FieldError("retention_size", f"expected at least 1MB, got {self.retention_size} bytes")
+        if self.max_writes_per_day < 0:
+            raise FieldError("max_writes_per_day", f"expected 0 or more, got {self.max_writes_per_day}")
 
 
 @dataclass(frozen=True, slots=True)

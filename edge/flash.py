@@ -54,9 +54,9 @@ class DeviceWrites:
 
 def device_writes(path: Path, sysfs: Path = Path("/sys")) -> DeviceWrites | None:
     """Counters of the block device that holds `path` (sysfs-block, `stat`); None on memory and network file systems."""
-    device = path.stat().st_dev
-    place = sysfs / "dev/block" / f"{os.major(device)}:{os.minor(device)}"
     try:
+        device = path.stat().st_dev
+        place = sysfs / "dev/block" / f"{os.major(device)}:{os.minor(device)}"
         fields = (place / "stat").read_text("ascii").split()
         return DeviceWrites(place.resolve().name, int(fields[6]) * SECTOR, int(fields[4]))
     except (OSError, ValueError, IndexError):

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 from common.exposition.model import Desc, Reading
 from common.sample import MetricType
+from edge.flash import DeviceWrites
 from edge.log import Log, LogStats
 
 OWN = "bramble_edge"
@@ -35,6 +36,7 @@ class EdgeMetrics:
         self.schemas = self._counter("schema_changes", "Times that the set of series changed.")
         self.sampling = self._summary("sampling_duration_seconds", "Time to read all collectors and store the result.")
         self.commit = self._summary("commit_duration_seconds", "Time to write and sync the log.")
+        self.early_commits = self._counter("early_commits", "Commits made at once as the voltage fell.")
         self.commit_failures = self._counter("commit_failures", "Commits of the log that failed.")
         self.requests = Counter(
             "bramble_edge_http_requests",
@@ -128,3 +130,22 @@ def watch_log(log: Log, metrics: EdgeMetrics) -> None:
     counter("segments_quarantined", "Segment files set aside as unreadable.", lambda s: s.segments_quarantined)
     counter("write_errors", "Writes of the log that failed.", lambda s: s.write_errors)
     counter("clock_steps", "Jumps of the wall clock against the monotonic clock.", lambda s: s.clock_steps)
+
+
+def watch_device(read: Callable[[], DeviceWrites | None], metrics: EdgeMetrics) -> None:
+    """Export what the log's block device was written by everybody, read at each scrape."""
+
+    def now(pick: Callable[[DeviceWrites], float]) -> float:
+        writes = read()
+        return 0.0 if writes is None else pick(writes)
+
+    metrics.counter(
+        "log_device_written_bytes",
+        "Bytes that all programs wrote to the log's block device since boot.",
+        lambda: now(lambda writes: writes.written_bytes),
+    )
+    metrics.counter(
+        "log_device_writes",
+        "Writes that the log's block device completed since boot.",
+        lambda: now(lambda writes: writes.writes),
+    )
