@@ -219,7 +219,7 @@ class Puller:
         due = self._clock.monotonic()
         while True:
             async with self._slots:
-                again = await self._visit(key)
+                again = await self.visit(key)
             if not again:
                 return
             self._beat(self.name, 4 * interval + 120)
@@ -230,7 +230,7 @@ class Puller:
                 due = now
             await self._clock.sleep(due - now + self._rng.random() * 0.02 * interval)
 
-    async def _visit(self, key: SourceId | str) -> bool:
+    async def visit(self, key: SourceId | str) -> bool:
         """One pull, whatever comes of it; False when `key` needs no more visits."""
         if isinstance(key, str):
             if key not in self._fleet.strangers:

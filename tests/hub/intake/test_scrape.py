@@ -1,0 +1,320 @@
+"""Scraping as Prometheus does it: what ends up stored for what a target answers."""
+
+import asyncio
+import gzip
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from prometheus_client import CollectorRegistry
+
+from common.config import load
+from common.labels import Labels, Matcher, MatchType
+from common.sample import Millis
+from common.testing import FakeClock, settle
+from common.tsdb.options import StoreOptions
+from common.tsdb.store import Store
+from hub.config import HubConfig
+from hub.discovery.static import Target, targets
+from hub.intake.commit import Committer
+from hub.intake.http import session
+from hub.intake.scrape import ScrapeManager, TargetScraper, rename
+from hub.metrics import IntakeMetrics
+
+TEXT = "text/plain; version=0.0.4; charset=utf-8"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+REPORT = {"up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling"}
+REPORT |= {"scrape_series_added"}
+
+
+@dataclass
+class Exporter:
+    """A target whose next answer the test sets."""
+
+    body: str = "a 1\n"
+    kind: str = TEXT
+    status: int = 200
+    handler: Handler | None = None
+    requests: list[web.Request] = field(default_factory=list)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request)
+        if self.handler is not None:
+            return await self.handler(request)
+        return web.Response(body=self.body.encode(), status=self.status, headers={"Content-Type": self.kind})
+
+
+@dataclass
+class Rig:
+    """One exporter, a real store, and a scraper of it made from configuration text."""
+
+    store: Store
+    clock: FakeClock
+    stack: AsyncExitStack
+    exporter: Exporter
+    address: str
+    make: Callable[[Target], TargetScraper]
+    lane: ThreadPoolExecutor
+    now: int = 1_000_000
+
+    def target(self, options: str = "") -> Target:
+        text = f"scrape_configs: [{{job_name: j, static_configs: [{{targets: ['{self.address}']}}], {options}}}]"
+        (found,) = targets(load(HubConfig, text, "x")).values()
+        assert isinstance(found, list)
+        return found[0]
+
+    def scraper(self, options: str = "") -> TargetScraper:
+        return self.make(self.target(options))
+
+    async def scrape(self, scraper: TargetScraper, body: str | None = None) -> str:
+        """Scrape once, 15 s after the last time; the error."""
+        if body is not None:
+            self.exporter.body = body
+        self.now += 15_000
+        await scraper.scrape(Millis(self.now))
+        return scraper.state.error
+
+    def stored(self, name: str) -> list[tuple[int, float | None, dict[str, str]]]:
+        """(scrapes ago, value or None for stale, labels but job and instance) of a metric."""
+        found: list[tuple[int, float | None, dict[str, str]]] = []
+        for batch in self.store.select([Matcher(MatchType.EQ, "__name__", name)], Millis(0), Millis(2**60)):
+            for row, labels in enumerate(batch.labels):
+                line = batch.timelines[batch.timeline_of[row]]
+                rest = {k: v for k, v in labels if k not in ("__name__", "job", "instance")}
+                for slot, at in enumerate(line.timestamps.tolist()):
+                    stale = line.stale is not None and bool(line.stale[slot])
+                    found.append(((self.now - at) // 15_000, None if stale else float(batch.values[row, slot]), rest))
+        return sorted(found, key=lambda item: (-item[0], str(item[2])))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Let the loop and the store's lane work until `condition` holds."""
+        for _ in range(2_000):
+            if condition():
+                return
+            await asyncio.wrap_future(self.lane.submit(lambda: None))
+            await settle()
+        raise AssertionError("it never came true")
+
+    def latest(self, name: str) -> float | None:
+        """The newest value."""
+        return self.stored(name)[-1][1]
+
+
+@pytest_asyncio.fixture
+async def rig(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Rig]:
+    async with AsyncExitStack() as stack:
+        store = Store.open(tmp_path, StoreOptions(), clock)
+        stack.callback(store.close)
+        lane = stack.enter_context(ThreadPoolExecutor(1))
+        http = await stack.enter_async_context(session())
+        committer = Committer(store, lane, clock)
+        metrics = IntakeMetrics(CollectorRegistry())
+        exporter = Exporter()
+        app = web.Application()
+        app.router.add_get("/metrics", exporter.answer)
+        server = await stack.enter_async_context(TestServer(app, host="127.0.0.1"))
+
+        def make(target: Target) -> TargetScraper:
+            return TargetScraper(target, store, http, lane, committer, clock, metrics)
+
+        yield Rig(store, clock, stack, exporter, f"127.0.0.1:{server.port}", make, lane)
+
+
+async def test_a_scrape_stores_samples_and_its_report(rig: Rig) -> None:
+    assert await rig.scrape(rig.scraper(), 'a{x="1"} 1\na{x="2"} 2\nb 3\n') == ""
+    assert rig.stored("a") == [(0, 1.0, {"x": "1"}), (0, 2.0, {"x": "2"})]
+    assert {name: rig.latest(name) for name in REPORT - {"scrape_duration_seconds"}} == {
+        "up": 1.0,
+        "scrape_samples_scraped": 3.0,
+        "scrape_samples_post_metric_relabeling": 3.0,
+        "scrape_series_added": 3.0,
+    }
+
+
+async def test_series_carry_job_and_instance(rig: Rig) -> None:
+    await rig.scrape(rig.scraper())
+    (labels,) = rig.store.series([[Matcher(MatchType.EQ, "__name__", "a")]], Millis(0), Millis(2**60))
+    assert labels == Labels.of(__name__="a", job="j", instance=rig.address)
+
+
+async def test_a_vanished_series_becomes_stale(rig: Rig) -> None:
+    scraper = rig.scraper()
+    await rig.scrape(scraper, "a 1\nb 1\n")
+    await rig.scrape(scraper, "a 2\n")
+    assert rig.stored("b") == [(1, 1.0, {}), (0, None, {})]
+    assert rig.latest("scrape_series_added") == 0.0
+
+
+async def test_a_failed_scrape_makes_all_stale_but_its_report(rig: Rig) -> None:
+    scraper = rig.scraper()
+    await rig.scrape(scraper, "a 1\n")
+    rig.exporter.status = 500
+    assert await rig.scrape(scraper) == "server returned HTTP status 500 Internal Server Error"
+    assert rig.stored("a") == [(1, 1.0, {}), (0, None, {})]
+    assert [value for _, value, _ in rig.stored("up")] == [1.0, 0.0]
+    rig.exporter.status = 200
+    assert await rig.scrape(scraper) == ""
+    assert rig.latest("a") == 1.0
+
+
+async def test_a_removed_target_becomes_stale_altogether(rig: Rig) -> None:
+    scraper = rig.scraper()
+    await rig.scrape(scraper, "a 1\n")
+    await scraper.stop(Millis(rig.now + 15_000))
+    rig.now += 15_000
+    assert rig.latest("a") is None
+    assert rig.latest("up") is None
+
+
+async def test_broken_text_fails_the_whole_scrape(rig: Rig) -> None:
+    scraper = rig.scraper()
+    error = await rig.scrape(scraper, "a 1\nb =\n")
+    assert error.startswith("strconv.ParseFloat")
+    assert rig.stored("a") == []
+    assert rig.latest("up") == 0.0
+
+
+async def test_labels_that_collide_move_aside(rig: Rig) -> None:
+    await rig.scrape(rig.scraper(), 'a{job="theirs",exported_job="x"} 1\n')
+    assert rig.stored("a") == [(0, 1.0, {"exported_exported_job": "theirs", "exported_job": "x"})]
+
+
+async def test_honored_labels_stay(rig: Rig) -> None:
+    await rig.scrape(rig.scraper("honor_labels: true"), 'a{job="theirs"} 1\n')
+    (labels,) = rig.store.series([[Matcher(MatchType.EQ, "__name__", "a")]], Millis(0), Millis(2**60))
+    assert labels.get("job") == "theirs"
+    assert labels.get("instance") == rig.address
+
+
+def test_renaming_leaves_what_does_not_collide() -> None:
+    exposed = Labels.of(__name__="a", x="1")
+    assert rename(exposed, Labels.of(job="j"), False) is exposed
+
+
+async def test_timestamps_of_the_target_are_honoured_and_get_no_stale_marker(rig: Rig) -> None:
+    scraper = rig.scraper()
+    await rig.scrape(scraper, f"a 1 {rig.now}\nb 2\n")
+    await rig.scrape(scraper, "b 3\n")
+    assert rig.stored("a") == [(2, 1.0, {})]
+    assert rig.stored("b") == [(1, 2.0, {}), (0, 3.0, {})]
+
+
+async def test_timestamps_can_be_ignored(rig: Rig) -> None:
+    await rig.scrape(rig.scraper("honor_timestamps: false"), "a 1 5\n")
+    assert rig.stored("a") == [(0, 1.0, {})]
+
+
+async def test_openmetrics_is_parsed_by_its_content_type(rig: Rig) -> None:
+    rig.exporter.kind = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert await rig.scrape(rig.scraper(), '# TYPE a counter\na_total 1 # {t="x"} 1\n# EOF\n') == ""
+    assert rig.latest("a_total") == 1.0
+    assert await rig.scrape(rig.scraper(), "a 1\n") == "data does not end with # EOF"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("text/html", 'received unsupported Content-Type "text/html"; expected text/plain or OpenMetrics'),
+        ("", "non-compliant scrape target sending blank Content-Type"),
+    ],
+)
+async def test_what_is_no_exposition_is_refused(rig: Rig, kind: str, reason: str) -> None:
+    rig.exporter.kind = kind
+    assert (await rig.scrape(rig.scraper())).startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("options", "body", "reason"),
+    [
+        ("sample_limit: 1", "a 1\nb 1\n", "sample limit exceeded (2 samples, limit 1)"),
+        ("label_limit: 2", "a 1\n", 'label_limit exceeded (metric: "a", number of labels: 3, limit: 2)'),
+        ("label_name_length_limit: 8", 'a{too_long_name="1"} 1\n', "label_name_length_limit exceeded"),
+        ("label_value_length_limit: 30", 'a{x="' + "v" * 31 + '"} 1\n', "label_value_length_limit exceeded"),
+        ("body_size_limit: 10B", "a 1\n" * 3, "body size limit exceeded: 12 B announced, at most 10 B"),
+    ],
+)
+async def test_a_limit_fails_the_scrape_and_is_named(rig: Rig, options: str, body: str, reason: str) -> None:
+    assert (await rig.scrape(rig.scraper(options), body)).startswith(reason)
+    assert rig.stored("a") == []
+    assert rig.latest("up") == 0.0
+
+
+async def test_a_compressed_body_is_bounded_by_its_full_size(rig: Rig) -> None:
+    async def bomb(request: web.Request) -> web.StreamResponse:
+        return web.Response(
+            body=gzip.compress(b"a 1\n" * 100_000), headers={"Content-Encoding": "gzip", "Content-Type": TEXT}
+        )
+
+    rig.exporter.handler = bomb
+    assert "more than 10.0 KiB" in await rig.scrape(rig.scraper("body_size_limit: 10KB"))
+
+
+async def test_a_slow_target_times_out(rig: Rig) -> None:
+    async def never(request: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    rig.exporter.handler = never
+    error = await rig.scrape(rig.scraper("scrape_timeout: 100ms"))
+    assert error == "context deadline exceeded: no complete answer within 100ms"
+
+
+async def test_requests_carry_what_prometheus_sends(rig: Rig) -> None:
+    options = "scrape_timeout: 5s, params: {m: [x]}, basic_auth: {username: u, password: p}"
+    await rig.scrape(rig.scraper(options))
+    request = rig.exporter.requests[0]
+    assert request.headers["X-Prometheus-Scrape-Timeout-Seconds"] == "5"
+    assert request.headers["Authorization"] == "Basic dTpw"
+    assert request.query["m"] == "x"
+    assert "application/openmetrics-text" in request.headers["Accept"]
+
+
+async def test_credentials_come_from_their_file_and_a_missing_file_says_so(rig: Rig, tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("s3cret\n")
+    scraper = rig.scraper(f"authorization: {{credentials_file: {secret}}}")
+    await rig.scrape(scraper)
+    assert rig.exporter.requests[0].headers["Authorization"] == "Bearer s3cret"
+    secret.unlink()
+    assert (await rig.scrape(scraper)).startswith("cannot read the credentials")
+
+
+async def test_equal_samples_are_dropped_and_counted(rig: Rig) -> None:
+    scraper = rig.scraper()
+    assert await rig.scrape(scraper, "a 1\na 2\n") == ""
+    assert rig.stored("a") == [(0, 1.0, {})]
+    assert rig.latest("scrape_samples_scraped") == 2.0
+
+
+async def test_nan_and_infinities_are_values(rig: Rig) -> None:
+    await rig.scrape(rig.scraper(), "a NaN\nb +Inf\n")
+    value = rig.latest("a")
+    assert value is not None
+    assert math.isnan(value)
+    assert rig.latest("b") == math.inf
+
+
+async def test_the_manager_scrapes_each_target_on_its_ticks_and_drops_those_removed(rig: Rig) -> None:
+    target = rig.target("scrape_interval: 10s")
+    manager = ScrapeManager(rig.make, rig.clock)
+    manager.apply({"j": [target], "k": "target_limit exceeded"})
+    task = asyncio.create_task(manager.run())
+    try:
+        await settle()
+        for count in (1, 2):
+            await rig.clock.advance(10)
+            await rig.until(lambda: rig.store.stats().samples == 6 * count)  # noqa: B023 - awaited here
+        assert (manager.jobs(), manager.states()[0].ok) == (["j", "k"], True)
+        manager.apply({"j": []})
+        await rig.until(lambda: rig.latest("up") is None)
+        assert manager.states() == []
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
