@@ -27,7 +27,7 @@ from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
 from common.units import format_duration
 from hub.api.app import make_app, make_runner
-from hub.api.state import ApiState, BuildInfo, QueryLimits, RuntimeInfo, WebOptions
+from hub.api.state import ApiState, BuildInfo, HeadInfo, QueryLimits, RuntimeInfo, WebOptions
 from hub.config import HubConfig, dump, load_config, rule_paths
 from hub.discovery.mdns import MdnsBrowser
 from hub.discovery.static import Target, targets
@@ -214,6 +214,8 @@ class Hub:
                 cors_origin=options.cors_origin,
                 page_title=options.page_title,
             ),
+            external_labels=config.external_labels,
+            head=self._head,
         )
         await self._serve(stack, state)
         services: list[Service] = [
@@ -287,6 +289,10 @@ class Hub:
 
     def _external_url(self) -> str:
         return self._options.external_url or f"http://{socket.gethostname()}:{self.port}"
+
+    def _head(self) -> HeadInfo:
+        stats = self._store.stats()
+        return HeadInfo(stats.chunks, stats.first, stats.last)
 
     def _runtime(self) -> RuntimeInfo:
         return RuntimeInfo(

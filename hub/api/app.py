@@ -9,7 +9,8 @@ from prometheus_client.exposition import choose_encoder
 
 from common.labels import compile_regex
 from common.logs import EventLog
-from hub.api import metadata, query, rules, status, targets, web_page
+from hub.api import features, federate, metadata, query, rules, status, targets, tsdb, web_page
+from hub.api.compress import compress
 from hub.api.envelope import ApiError, ErrorType, classify, failure
 from hub.api.keys import STATE, Handler
 from hub.api.runner import RUNNER, QueryRunner
@@ -47,8 +48,11 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
     ("/api/v1/status/runtimeinfo", GET, status.runtime_info),
     ("/api/v1/status/flags", GET, status.flags),
     ("/api/v1/status/config", GET, status.config),
+    ("/api/v1/status/tsdb", GET, tsdb.tsdb),
     ("/api/v1/status/walreplay", GET, status.wal_replay),
     ("/api/v1/notifications", GET, status.notifications),
+    ("/api/v1/features", GET, features.features),
+    ("/federate", GET, federate.federate),
     ("/api/v1/bramble/fleet", GET, targets.fleet),
     ("/api/v1/bramble/panel", GET, targets.panel),
 )
@@ -58,7 +62,7 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
 def make_app(state: ApiState) -> web.Application:
     """The application over `state`; run it with `make_runner`, so that a client's leaving cancels its query."""
     app = web.Application(
-        middlewares=[_measure(state.registry), _cors(state.web.cors_origin), _boundary],
+        middlewares=[_measure(state.registry), _cors(state.web.cors_origin), compress, _boundary],
         client_max_size=state.limits.max_body,
     )
     app[STATE] = state

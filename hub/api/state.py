@@ -9,7 +9,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from common.clock import Clock
-from common.labels import Labels
+from common.labels import EMPTY, Labels
 from common.panel.service import Lamp
 from common.promql.engine import Engine
 from common.rules.model import GroupStatus
@@ -142,6 +142,15 @@ class RuntimeInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadInfo:
+    """What storage holds in memory: chunks, first and last timestamp (ms, None if there is none)."""
+
+    chunks: int = 0
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class QueryLimits:
     """Limits of queries: ms where it says so; `max_points` is Prometheus's 11,000 per series."""
 
@@ -187,3 +196,5 @@ class ApiState:
     registry: CollectorRegistry
     limits: QueryLimits = field(default_factory=QueryLimits)
     web: WebOptions = field(default_factory=WebOptions)
+    external_labels: Labels = EMPTY
+    head: Callable[[], HeadInfo] = HeadInfo

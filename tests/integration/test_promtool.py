@@ -2,10 +2,11 @@
 
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.integration.programs import ROOT, Running, free_port, hub, needs, programs, wait_for
+from tests.integration.programs import ROOT, Running, Start, free_port, hub, needs, programs, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -107,3 +108,23 @@ def test_promtool_accepts_the_shipped_rules() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_real_prometheus_federates_the_hub(running: Running, start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    (tmp_path / "prometheus.yml").write_text(
+        "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
+        "scrape_configs:\n"
+        "- job_name: federate\n"
+        "  honor_labels: true\n"
+        "  metrics_path: /federate\n"
+        "  params: {'match[]': ['{job=\"hub\"}']}\n"
+        f"  static_configs: [{{targets: ['127.0.0.1:{running.port}']}}]\n"
+    )
+    command = [needs("prometheus"), "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
+    upstream = start([*command, f"--web.listen-address=127.0.0.1:{port}"], tmp_path / "prometheus.log", port)
+    upstream.wait_ready()
+    expected = running.client.api("/api/v1/series", {"match[]": '{job="hub"}'})
+    found = wait_for(lambda: upstream.client.api("/api/v1/series", {"match[]": '{job="hub"}'}), "federated series")
+    assert len(found) >= 0.9 * len(expected)
+    assert upstream.client.instant('up{job="hub"}')[0].value == 1

@@ -178,6 +178,28 @@ async def test_exemplars_of_a_malformed_query_are_400(api: Api) -> None:
     )
 
 
+async def test_cardinality_is_counted_by_name_label_and_pair(api: Api) -> None:
+    for i in range(3):
+        api.store.add(Labels.of(__name__="up", instance=f"host-{i}", job="node"), api.clock.now(), 1.0)
+    api.store.add(Labels.of(__name__="temp", job="node"), api.clock.now(), 1.0)
+    data = await api.data("/api/v1/status/tsdb", limit="2")
+    assert data["headStats"]["numSeries"] == 4
+    assert data["headStats"]["numLabelPairs"] == 6
+    assert data["seriesCountByMetricName"] == [{"name": "up", "value": 3}, {"name": "temp", "value": 1}]
+    assert data["labelValueCountByLabelName"] == [{"name": "instance", "value": 3}, {"name": "__name__", "value": 2}]
+    assert data["seriesCountByLabelValuePair"][0] == {"name": "job=node", "value": 4}
+    assert data["memoryInBytesByLabelName"][0] == {"name": "instance", "value": 18}
+    for limit, text in (("x", "limit must be a positive number"), ("10001", "limit must not exceed 10000")):
+        assert await api.error("/api/v1/status/tsdb", 400, limit=limit) == ("bad_data", text)
+
+
+async def test_features_say_what_is_on(api: Api) -> None:
+    data = await api.data("/api/v1/features")
+    assert data["promql_functions"]["rate"]
+    assert not data["promql_functions"]["double_exponential_smoothing"]
+    assert data["templating_functions"]["humanize"]
+
+
 async def test_fleet_and_panel_are_shown(api: Api) -> None:
     api.views.fleet_rows = [FleetRow("ab" * 16, "pi:9100", "http://pi:9100", "late", "no answer", lag_ms=1500)]
     api.views.lamp_rows = [Lamp("alerts", 17, "blink_slow", True, True, "1 firing: Hot")]

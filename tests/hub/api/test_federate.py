@@ -1,0 +1,75 @@
+"""`/federate` as Prometheus serves it."""
+
+import math
+
+import pytest
+
+from common.labels import EMPTY, Labels
+from common.sample import STALE_NAN
+from hub.api.federate import exposition
+from tests.hub.api.conftest import T0, Api
+
+
+async def text(api: Api, *selectors: str, status: int = 200, **headers: str) -> str:
+    response = await (await api.client()).get(
+        "/federate", params=[("match[]", each) for each in selectors], headers=headers
+    )
+    assert response.status == status
+    return await response.text()
+
+
+async def test_the_newest_samples_come_grouped_by_name_with_their_times(api: Api) -> None:
+    now = api.clock.now()
+    api.store.add(Labels.of(__name__="up", instance="a", job="node"), now - 20_000, 0.0)
+    api.store.add(Labels.of(__name__="up", instance="a", job="node"), now - 10_000, 1.0)
+    api.store.add(Labels.of(__name__="up", instance="b", job="node"), now - 10_000, 0.0)
+    api.store.add(Labels.of(__name__="temp"), now, 40.5)
+    assert await text(api, "up", "temp") == (
+        "# TYPE temp untyped\n"
+        f'temp{{instance=""}} 40.5 {now}\n'
+        "# TYPE up untyped\n"
+        f'up{{instance="a",job="node"}} 1 {now - 10_000}\n'
+        f'up{{instance="b",job="node"}} 0 {now - 10_000}\n'
+    )
+
+
+async def test_a_series_selected_twice_comes_once(api: Api) -> None:
+    api.store.add(Labels.of(__name__="up", instance="a"), api.clock.now(), 1.0)
+    assert (await text(api, "up", '{instance="a"}')).count("\nup{") == 1
+
+
+async def test_ended_and_old_series_are_left_out(api: Api) -> None:
+    now = api.clock.now()
+    api.store.add(Labels.of(__name__="ended"), now - 20_000, 1.0)
+    api.store.add(Labels.of(__name__="ended"), now - 10_000, STALE_NAN)
+    api.store.add(Labels.of(__name__="old"), now - 300_000, 1.0)
+    assert await text(api, '{__name__=~".+"}') == ""
+
+
+async def test_external_labels_fill_in_and_never_override(api: Api) -> None:
+    api.configure(external_labels=Labels.of(site="garden", job="hub"))
+    api.store.add(Labels.of(__name__="up", instance="a", job="node"), api.clock.now(), 1.0)
+    assert 'up{instance="a",job="node",site="garden"} 1' in await text(api, "up")
+
+
+async def test_without_a_selector_nothing_is_selected(api: Api) -> None:
+    api.fill()
+    assert await text(api) == ""
+
+
+async def test_a_malformed_selector_is_400_with_the_bare_text(api: Api) -> None:
+    assert await text(api, "up{", status=400) == "1:4: parse error: unexpected end of input inside braces\n"
+
+
+async def test_utf8_names_are_quoted_for_those_who_take_them_and_escaped_for_others(api: Api) -> None:
+    api.store.add(Labels.of({"__name__": "http.requests", "a.b": "c"}), api.clock.now(), 1.0)
+    new = await text(api, '{"http.requests"}', Accept="text/plain;version=1.0.0;escaping=allow-utf-8")
+    assert '{"http.requests","a.b"="c",instance=""} 1' in new
+    assert 'http_requests{a_b="c",instance=""} 1' in await text(api, '{"http.requests"}')
+
+
+@pytest.mark.parametrize("value", [1e300, 1e-300, math.nan, math.inf, -math.inf, 0.1 + 0.2, -0.0, 12345678901234567.0])
+def test_every_value_reads_back(value: float) -> None:
+    page = exposition([(Labels.of(__name__="x", q='"\\\n'), T0, value)], EMPTY, True)
+    back = float(page.splitlines()[1].split(" ")[1])
+    assert (back == value and math.copysign(1, back) == math.copysign(1, value)) or (back != back and value != value)
