@@ -139,6 +139,8 @@ class MatchType(StrEnum):
     NRE = "!~"
 
 
+_NAMED_GROUP = re.compile(r"\(\?<(?=[A-Za-z_])")  # RE2 also takes (?<name>, Python's re only (?P<name>
+
 # RE2's messages in C++ -> those of Go's regexp/syntax, which users of Prometheus know.
 _RE2_MESSAGES = {
     "missing ]": "missing closing ]",
@@ -167,7 +169,7 @@ def compile_regex(pattern: str) -> _Pattern:
                 "install google-re2 for longer ones"
             ) from None
         try:
-            return re.compile(pattern, re.DOTALL)
+            return re.compile(_NAMED_GROUP.sub("(?P<", pattern), re.DOTALL)
         except re.error as err:
             raise FormatError(f"error parsing regexp: {err}: `{pattern}`") from None
     options = re2.Options()

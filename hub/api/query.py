@@ -14,7 +14,8 @@ from common.promql.errors import ParseError
 from common.promql.matrix import Matrix
 from common.promql.parser import parse
 from common.promql.preprocess import value_type
-from common.promql.printer import to_text
+from common.promql.printer import to_pretty_text
+from common.promql.tree import to_json
 from common.rules.format import sample_text
 from hub.api import encode
 from hub.api.envelope import bad, bad_parameter, classify, success
@@ -33,7 +34,6 @@ from hub.api.params import (
 )
 from hub.api.runner import RUNNER
 from hub.api.state import ApiState
-from hub.api.tree import tree
 
 _TYPE_NAMES = {ValueType.MATRIX: "range vector", ValueType.STRING: "string", ValueType.NONE: "none"}
 _SHOWN = 200
@@ -134,13 +134,15 @@ async def ranged(request: web.Request) -> web.StreamResponse:
 async def format_query(request: web.Request) -> web.StreamResponse:
     """The query, printed the canonical way."""
     form = await read_form(request)
-    return success(encode.text(to_text(_parsed(form.get("query", ""), request.app[STATE].engine.options.features))))
+    return success(
+        encode.text(to_pretty_text(_parsed(form.get("query", ""), request.app[STATE].engine.options.features)))
+    )
 
 
 async def parse_query(request: web.Request) -> web.StreamResponse:
     """The query's syntax tree."""
     form = await read_form(request)
-    return success(encode.text(tree(_parsed(form.get("query", ""), request.app[STATE].engine.options.features))))
+    return success(encode.text(to_json(_parsed(form.get("query", ""), request.app[STATE].engine.options.features))))
 
 
 def _stats(result: Result, queued: float, spent: float) -> bytes:

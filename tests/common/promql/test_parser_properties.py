@@ -9,9 +9,10 @@ from common.promql.ast import ValueType
 from common.promql.errors import ParseError
 from common.promql.lexer import AGGREGATIONS, KEYWORDS, OPERATORS
 from common.promql.parser import parse, parse_metric, parse_selector
-from common.promql.printer import to_json, to_pretty_text, to_text
+from common.promql.printer import to_pretty_text, to_text
 from common.promql.promqltest_series import parse_series
 from common.promql.signatures import AGGREGATORS, FEATURES, FUNCTIONS
+from common.promql.tree import to_json
 
 NAMES = st.sampled_from(["up", "node_cpu", "job:rate5m", "sum", "by", "on", "offset", "start", "fill", "Inf_x", "_"])
 METRICS = NAMES.filter(lambda name: name != "on")
