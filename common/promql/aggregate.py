@@ -13,7 +13,8 @@ from common.labels import EMPTY, NAME, Labels
 from common.promql import folding
 from common.promql.ast import Aggregate
 from common.promql.gotext import plain_float, quote, short_float
-from common.promql.matrix import Bools, Floats, Matrix, empty
+from common.promql.labelcache import LabelCache
+from common.promql.matrix import Bools, Floats, Matrix, concat, empty
 
 if TYPE_CHECKING:
     from common.promql.evaluator import Evaluator, Steps
@@ -31,33 +32,37 @@ _FOLDS: dict[str, Callable[[int, int], folding.Fold]] = {
     "stdvar": lambda groups, steps: folding.Spread(groups, steps, root=False),
 }
 MAX_INT64 = 2.0**63
+FOLD_CELLS = 1 << 18
+"""Cells that are gathered before they are folded."""
 
 
 class Groups:
     """Numbers the groups of label sets as they come."""
 
-    def __init__(self, grouping: tuple[str, ...], without: bool) -> None:
+    def __init__(self, cache: LabelCache, grouping: tuple[str, ...], without: bool) -> None:
+        self._cache = cache
         self._names = frozenset(grouping) | ({NAME} if without else frozenset())
         self._key_names = frozenset(grouping)
         self._without = without
         self._numbers: dict[Labels, int] = {}
         self.labels: list[Labels] = []
 
-    def of(self, labels: Labels) -> int:
-        """The number of the group of `labels`."""
-        if self._without:
-            key = labels.drop(self._key_names)
-        else:
-            key = labels.keep(self._key_names) if self._key_names else EMPTY
-        number = self._numbers.get(key)
-        if number is None:
-            number = self._numbers[key] = len(self.labels)
-            self.labels.append(labels.drop(self._names) if self._without else key)
-        return number
-
     def all_of(self, labels: Sequence[Labels]) -> Index:
-        """The group of each."""
-        return np.array([self.of(x) for x in labels], dtype=np.intp)
+        """The number of the group of each."""
+        if not self._without and not self._key_names:
+            if not self.labels:
+                self.labels.append(EMPTY)
+            return np.zeros(len(labels), dtype=np.intp)
+        if self._without:
+            keys = self._cache.drop(labels, self._key_names)
+        else:
+            keys = self._cache.keep(labels, self._key_names)
+        numbers = self._numbers
+        for key in dict.fromkeys(keys):
+            if key not in numbers:
+                numbers[key] = len(self.labels)
+                self.labels.append(key.drop(self._names) if self._without else key)
+        return np.array([numbers[key] for key in keys], dtype=np.intp)
 
 
 def evaluate(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
@@ -74,13 +79,11 @@ def evaluate(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
 
 
 def _fold(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
-    groups = Groups(expr.grouping, expr.without)
+    groups = Groups(ev.cache, expr.grouping, expr.without)
     fold: folding.Fold | None = None
     room = 0
     drop: set[int] = set()
-    for part in ev.stream(expr.expr, steps):
-        if not len(part.labels):
-            continue
+    for part in _coalesced(ev.stream(expr.expr, steps), steps):
         number = groups.all_of(part.labels)
         if part.drop_name is not None:
             drop.update(number[part.drop_name].tolist())
@@ -100,6 +103,22 @@ def _fold(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     ev.budget.hold(count * steps.count)
     result = Matrix(groups.labels, values[:count], presence[:count], steps.times, drop_name=_flags(drop, count))
     return result.without_empty()
+
+
+def _coalesced(parts: Iterator[Matrix], steps: "Steps") -> Iterator[Matrix]:
+    """`parts` joined to a size at which the cost of a fold's calls does not count."""
+    waiting: list[Matrix] = []
+    cells = 0
+    for part in parts:
+        if not len(part.labels):
+            continue
+        waiting.append(part)
+        cells += part.cells
+        if cells >= FOLD_CELLS:
+            yield concat(waiting, steps.times)
+            waiting, cells = [], 0
+    if waiting:
+        yield concat(waiting, steps.times)
 
 
 def _flags(drop: set[int], count: int) -> Bools | None:
@@ -123,7 +142,7 @@ def _quantile(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     matrix = ev.vector(expr.expr, steps)
     if not len(matrix.labels):
         return matrix
-    groups = Groups(expr.grouping, expr.without)
+    groups = Groups(ev.cache, expr.grouping, expr.without)
     number = groups.all_of(matrix.labels)
     values, presence = folding.quantile(matrix.values, matrix.presence, number, len(groups.labels), q)
     flags = _group_flags(matrix, number, len(groups.labels))
@@ -172,7 +191,7 @@ def _pick(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     matrix = ev.vector(expr.expr, steps)
     if not len(matrix.labels) or not param.any():
         return empty(steps.times)
-    groups = Groups(expr.grouping, expr.without)
+    groups = Groups(ev.cache, expr.grouping, expr.without)
     rows_of = folding.members(groups.all_of(matrix.labels), len(groups.labels))
     presence = np.zeros_like(matrix.presence)
     order: list[Index] = []
@@ -185,9 +204,12 @@ def _pick(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
             offset = np.array([ratio_offset(matrix.labels[row]) for row in rows])[:, None]
             presence[rows] = here & np.where(param >= 0, offset < param, offset >= 1.0 + param)
         else:
-            chosen, ranked = folding.best(matrix.values[rows], here, k, largest=expr.op == "topk")
-            presence[rows] = chosen
-            rows = rows[ranked[:, 0]]
+            largest = expr.op == "topk"
+            if steps.count > 1:
+                presence[rows] = folding.chosen_best(matrix.values[rows], here, k, largest)
+            else:
+                presence[rows], ranked = folding.best(matrix.values[rows], here, k, largest)
+                rows = rows[ranked[:, 0]]
         order.append(rows)
     result = replace(matrix, presence=presence)
     # An instant query shows the values of each group in order.

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from common.errors import QueryError
 from common.labels import EMPTY, NAME, Labels
 from common.promql.ast import Binary, Cardinality, VectorMatching
-from common.promql.matrix import METADATA_LABELS, SAME_LABELSET, Bools, Floats, Matrix, concat, empty, merge_same_labels
+from common.promql.labelcache import LabelCache
+from common.promql.matrix import SAME_LABELSET, Bools, Floats, Matrix, concat, empty, merge_same_labels
 
 if TYPE_CHECKING:
     from common.promql.evaluator import Evaluator
@@ -99,13 +100,13 @@ class _Side:
     rows: Sequence[Index]
 
 
-def _signatures(matching: VectorMatching, left: Matrix, right: Matrix) -> tuple[_Side, _Side]:
+def _signatures(cache: LabelCache, matching: VectorMatching, left: Matrix, right: Matrix) -> tuple[_Side, _Side]:
     names = frozenset(matching.labels)
     number: dict[Labels, int] = {}
     without = names | {NAME}
     sides = []
     for matrix in (left, right):
-        keys = [x.keep(names) if matching.on else x.drop(without) for x in matrix.labels]
+        keys = cache.keep(matrix.labels, names) if matching.on else cache.drop(matrix.labels, without)
         sides.append(np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.intp))
     count = len(number)
     out = []
@@ -127,12 +128,12 @@ def vectors(ev: "Evaluator", expr: Binary, left: Matrix, right: Matrix) -> Matri
     """Two vectors under the expression's matching."""
     matching = expr.matching or VectorMatching(Cardinality.ONE_TO_ONE)
     if expr.op in SET_OPERATORS:
-        return _set_operation(expr.op, matching, left, right)
+        return _set_operation(ev.cache, expr.op, matching, left, right)
     return _Matching(ev, expr, matching, left, right).result()
 
 
-def _set_operation(op: str, matching: VectorMatching, left: Matrix, right: Matrix) -> Matrix:
-    one, other = _signatures(matching, left, right)
+def _set_operation(cache: LabelCache, op: str, matching: VectorMatching, left: Matrix, right: Matrix) -> Matrix:
+    one, other = _signatures(cache, matching, left, right)
     count = len(one.rows)
     steps = left.timestamps
     if op == "or":
@@ -158,7 +159,7 @@ class _Matching:
         self._swapped = matching.card is Cardinality.ONE_TO_MANY
         if self._swapped:
             left, right = right, left
-        self._many, self._one = _signatures(matching, left, right)
+        self._many, self._one = _signatures(ev.cache, matching, left, right)
         self._names = frozenset(matching.labels)
         # Not swapped with group_right: fill_left still fills the many side, as in Prometheus.
         self._fill_many, self._fill_one = matching.fill_left, matching.fill_right
@@ -254,7 +255,10 @@ class _Matching:
         presence = (many.presence if whole else many.presence[lefts]) & one.presence[rights]
         np.logical_or.at(matched, self._many.of[lefts], presence)
         values, presence = self._compute(left, one.values[rights], presence)
-        labels = [self._labels(many.labels[i], one.labels[j]) for i, j in zip(lefts, rights, strict=True)]
+        labels = self._labels(
+            many.labels if whole else [many.labels[i] for i in lefts.tolist()],
+            [one.labels[j] for j in rights.tolist()] if self._matching.include else (),
+        )
         return Matrix(labels, values, presence, many.timestamps)
 
     def _filled_one(self, matched: Bools) -> Matrix:
@@ -264,7 +268,7 @@ class _Matching:
         presence = many.presence & ~_present_by_signature(self._one, len(self._one.rows))[self._many.of]
         np.logical_or.at(matched, self._many.of, presence)
         values, presence = self._compute(many.values, np.full((1, 1), self._fill_one), presence)
-        labels = [self._labels(x, self._filler(x)) for x in many.labels]
+        labels = self._labels(many.labels, [self._filler(x) for x in many.labels])
         return Matrix(labels, values, presence, many.timestamps)
 
     def _filled_many(self, matched: Bools) -> Matrix:
@@ -273,23 +277,24 @@ class _Matching:
         one = self._one.matrix
         presence = one.presence & ~matched[self._one.of]
         values, presence = self._compute(np.full((1, 1), self._fill_many), one.values, presence)
-        labels = [self._labels(self._filler(x), x) for x in one.labels]
+        labels = self._labels([self._filler(x) for x in one.labels], one.labels)
         return Matrix(labels, values, presence, one.timestamps)
 
     def _filler(self, labels: Labels) -> Labels:
         """The labels of the series that a fill value stands for."""
         return labels.keep(self._names) if self._matching.on else labels.drop(self._names)
 
-    def _labels(self, many: Labels, one: Labels) -> Labels:
-        """The result's labels for a pair of series."""
+    def _labels(self, many: Sequence[Labels], one: Sequence[Labels]) -> Sequence[Labels]:
+        """The results' labels for pairs of series; `one` matters only for included labels."""
+        cache, include = self._ev.cache, self._matching.include
         if self._expr.op in CHANGES_METRIC:
-            many = many.drop(METADATA_LABELS)
+            many = cache.without_metadata(many)
         if self._matching.card is Cardinality.ONE_TO_ONE:
-            many = many.keep(self._names) if self._matching.on else many.drop(self._names)
-        if self._matching.include:
-            many = many.merge({name: one.get(name) for name in self._matching.include})
+            many = cache.keep(many, self._names) if self._matching.on else cache.drop(many, self._names)
+        if include:
+            many = [x.merge({name: y.get(name) for name in include}) for x, y in zip(many, one, strict=True)]
         if self._expr.return_bool and not self._ev.setting.delayed_names:
-            many = many.drop(METADATA_LABELS)
+            many = cache.without_metadata(many)
         return many
 
     def _join(self, parts: Sequence[Matrix], steps: NDArray[np.int64]) -> Matrix:

@@ -15,6 +15,7 @@ from common.promql.evaluator import Evaluator, Setting, Steps
 from common.promql.functions import extended
 from common.promql.functions.ranges import subquery_steps
 from common.promql.functions.registry import HANDLERS
+from common.promql.labelcache import LabelCache
 from common.promql.matrix import (
     SAME_LABELSET,
     Matrix,
@@ -78,11 +79,12 @@ class Result:
 
 
 class Engine:
-    """Evaluates queries; holds no state between them, safe to use from several threads."""
+    """Evaluates queries, from several threads if need be; between them it remembers only derived label sets."""
 
     def __init__(self, options: EngineOptions | None = None, clock: Clock | None = None) -> None:
         self.options = options or EngineOptions()
         self._clock = clock or SystemClock()
+        self._cache = LabelCache()
 
     def instant(
         self,
@@ -155,7 +157,7 @@ class Engine:
             step=step,
             is_range=matrix and start != end,
         )
-        ev = Evaluator(querier, setting, Notes(query if isinstance(query, str) else ""), budget, HANDLERS)
+        ev = Evaluator(querier, setting, Notes(query if isinstance(query, str) else ""), budget, HANDLERS, self._cache)
         expr = unwrap(Resolver(start, end, step if matrix else 0)(expr))
         result = _evaluate(ev, expr, kind, Steps(start, end, step), matrix)
         return Result(

@@ -25,6 +25,7 @@ from common.promql.ast import (
     VectorSelector,
 )
 from common.promql.budget import QueryBudget
+from common.promql.labelcache import LabelCache
 from common.promql.matrix import (
     SAME_LABELSET,
     Floats,
@@ -36,7 +37,6 @@ from common.promql.matrix import (
     has_duplicates,
     merge_same_labels,
     scalar,
-    without_metadata,
 )
 from common.promql.preprocess import step_invariant, unwrap, value_type
 from common.sample import Millis
@@ -94,6 +94,7 @@ class Evaluator:
     notes: Notes
     budget: QueryBudget
     functions: dict[str, Handler] = field(repr=False)
+    cache: LabelCache = field(repr=False)
 
     def vector(self, expr: Expr, steps: Steps) -> Matrix:
         """All series of an instant vector expression."""
@@ -176,6 +177,14 @@ class Evaluator:
                 yield rows, at
 
     def _instant_selector(self, node: VectorSelector, steps: Steps) -> Iterator[Matrix]:
+        at = self.reference_times(node.offset, node.timestamp, steps)
+        if at[0] == at[-1] and not node.smoothed:
+            begin = int(at[0]) - self.setting.lookback + 1
+            for batch in self.select(node, begin, int(at[0]), SelectHints(step=steps.step)):
+                part = selectors.newest(batch, steps.times)
+                if part is not None:
+                    yield part
+            return
         for rows, at in self.instant_rows(node, steps):
             value = selectors.smoothed if node.smoothed else selectors.instant
             part = value(rows, at, self.setting.lookback, steps.times)
@@ -188,7 +197,7 @@ class Evaluator:
         """Mark the metric names for removal at the end, or remove them now without that feature."""
         if self.setting.delayed_names:
             return replace(matrix, drop_name=np.ones(len(matrix.labels), dtype=np.bool_))
-        return replace(matrix, labels=[without_metadata(labels) for labels in matrix.labels])
+        return replace(matrix, labels=self.cache.without_metadata(matrix.labels))
 
     def dropped(self, expr: Expr, parts: Iterator[Matrix], steps: Steps, merge: bool = True) -> Iterator[Matrix]:
         """`parts` with their names dropped; `expr` is what they came from.

@@ -17,7 +17,10 @@ BLOCK_CELLS = 1 << 19
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Rows with the same timestamps: values [S, T], times ms [T], stale bool [T] or None; `drop_name` as in Matrix."""
+    """Rows with the same timestamps: values [S, T], times ms [T] (or [S, T], see `by_length`), stale bool [T] or None.
+
+    `drop_name` is as in Matrix.
+    """
 
     labels: Sequence[Labels]
     values: Floats
@@ -74,6 +77,44 @@ def uniform(batch: RowBatch, steps: int) -> Iterator[Rows]:
             yield Rows(labels, batch.values[where, :length], line.timestamps, line.stale, starts=since)
 
 
+def by_length(batch: RowBatch) -> Iterator[Rows]:
+    """Rows by their number of samples, each with times of its own [S, T]; staleness markers keep rows apart.
+
+    For a single window that holds every sample of the batch.
+    """
+    plain: dict[int, list[int]] = {}
+    odd: list[int] = []
+    for number, line in enumerate(batch.timelines):
+        if batch.starts is not None or (line.stale is not None and line.stale.any()):
+            odd.append(number)
+        elif len(line.timestamps):
+            plain.setdefault(len(line.timestamps), []).append(number)
+    for length, numbers in plain.items():
+        if len(numbers) == 1 and len(batch.timelines) == 1:
+            yield Rows(batch.labels, batch.values[:, :length], batch.timelines[0].timestamps)
+            continue
+        place = np.full(len(batch.timelines), -1, dtype=np.intp)
+        place[numbers] = np.arange(len(numbers))
+        of = place[batch.timeline_of]
+        rows = np.flatnonzero(of >= 0)
+        times = np.stack([batch.timelines[number].timestamps for number in numbers])[of[rows]]
+        whole = len(rows) == len(batch.labels)
+        labels = batch.labels if whole else [batch.labels[row] for row in rows.tolist()]
+        yield Rows(labels, batch.values[:, :length] if whole else batch.values[rows, :length], times)
+    if odd:
+        keep = np.isin(batch.timeline_of, odd)
+        rows = np.flatnonzero(keep)
+        part = RowBatch(
+            [batch.labels[row] for row in rows.tolist()],
+            batch.values[rows],
+            batch.timelines,
+            batch.timeline_of[rows],
+            batch.kind,
+            None if batch.starts is None else batch.starts[rows],
+        )
+        yield from uniform(part, 1)
+
+
 def positions(rows: Rows, at: Times, lookback: int) -> tuple[NDArray[np.intp], Bools]:
     """Index of the newest sample with at - lookback < timestamp <= at, and where there is one that is not stale."""
     index: NDArray[np.intp] = np.searchsorted(rows.times, at, side="right") - 1
@@ -97,6 +138,26 @@ def instant(rows: Rows, at: Times, lookback: int, timestamps: Times) -> Matrix |
         np.broadcast_to(there, shape),
         timestamps,
     )
+
+
+def newest(batch: RowBatch, timestamps: Times) -> Matrix | None:
+    """The last sample of every row that is not a staleness marker, at all steps; None if there is none.
+
+    For one instant: the batch holds what lies between it and its lookback.
+    """
+    lines = batch.timelines
+    length = np.array([len(line.timestamps) for line in lines], dtype=np.intp)
+    there = length > 0
+    for number, line in enumerate(lines):
+        if line.stale is not None and length[number] and line.stale[-1]:
+            there[number] = False
+    if not there.any():
+        return None
+    of = batch.timeline_of
+    column = np.maximum(length[of] - 1, 0)
+    values = batch.values[np.arange(len(of)), column][:, None]
+    shape = (len(of), len(timestamps))
+    return Matrix(batch.labels, np.broadcast_to(values, shape), np.broadcast_to(there[of][:, None], shape), timestamps)
 
 
 def instant_times(rows: Rows, at: Times, lookback: int, timestamps: Times) -> Matrix | None:

@@ -18,6 +18,8 @@ Bools = NDArray[np.bool_]
 BLOCK_CELLS = 1 << 20
 _SAFE_RANGE = 1e9
 _HUGE = 1e290
+_SHORT_WINDOW = 12
+_SPREAD_LIMIT = 1e-6
 
 
 def bounds(times: Times, starts: Times, ends: Times) -> tuple[Index, Index]:
@@ -42,6 +44,13 @@ def take(values: Floats, index: Index) -> Floats:
         at = min(max(int(index[0]), 0), last)
         return values[:, at : at + 1]
     return np.take(values, index, axis=1, mode="clip")
+
+
+def at_times(times: Times, index: Index) -> Times:
+    """Times of samples: [K] from shared `times` [T], [S, K] from times [S, T] of each row."""
+    index = np.clip(index, 0, times.shape[-1] - 1)
+    out: Times = times[..., index]
+    return out
 
 
 def last(values: Floats, lo: Index, hi: Index) -> Floats:
@@ -123,9 +132,7 @@ def extrapolated(
     """
     n = hi - lo
     last_at = np.maximum(hi - 1, 0)
-    limit = max(len(times) - 1, 0)
-    first_time = times[np.minimum(lo, limit)]
-    last_time = times[np.minimum(last_at, limit)]
+    first_time, last_time = at_times(times, lo), at_times(times, last_at)
     head = take(values, lo)
     result = take(values, last_at) - head
     if counter:
@@ -150,9 +157,12 @@ def extrapolated(
     exact = None
     if len(rows):
         rise, base = result[rows, cols], head[rows, cols]
-        span = sampled[cols]
+        if times.ndim > 1:
+            span, begin, end = sampled[rows, cols], to_start[rows, cols], to_end[rows, cols]
+        else:
+            span, begin, end = sampled[cols], to_start[cols], to_end[cols]
         to_zero = span * (base / rise)
-        exact = rise * ((span + np.minimum(to_zero, to_start[cols]) + to_end[cols]) / span)
+        exact = rise * ((span + np.minimum(to_zero, begin) + end) / span)
     result *= (sampled + to_start + to_end) / sampled
     if exact is not None:
         result[rows, cols] = exact
@@ -419,6 +429,28 @@ def blocks(
 
 def variances(values: Floats, lo: Index, hi: Index) -> Floats:
     """Population variance of each window; NaN where a sample is not finite."""
+    n = hi - lo
+    if len(lo) < 4 or int(n.max(initial=0)) < _SHORT_WINDOW:
+        return exact_variances(values, lo, hi)
+    # Prefix sums of deviations from the row's mean, where they are precise enough: windows whose own spread is
+    # tiny beside the row's are computed from their samples.
+    with np.errstate(all="ignore"):
+        shifted = values - values.mean(axis=1, keepdims=True)
+        first, second = _prefix(shifted), _prefix(shifted * shifted)
+        top = np.maximum(hi, lo)
+        size = np.maximum(n, 1)
+        total = take(first, top) - take(first, lo)
+        spread = take(second, top) - take(second, lo) - total * total / size
+        good = spread > second[:, -1:] * _SPREAD_LIMIT
+        out: Floats = spread / size
+    bad = np.flatnonzero(~good.all(axis=1))
+    if len(bad):
+        out[bad] = exact_variances(values[bad], lo, hi)
+    return out
+
+
+def exact_variances(values: Floats, lo: Index, hi: Index) -> Floats:
+    """As `variances`, each window from its own samples in two passes."""
     out = np.empty((len(values), len(lo)))
     n = np.maximum(hi - lo, 1)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -478,9 +510,24 @@ def _sort_nan_first(window: Floats, inside: Bools) -> tuple[Floats, NDArray[np.i
 def quantiles(values: Floats, lo: Index, hi: Index, q: Floats) -> Floats:
     """Quantile `q` [K] of each window, interpolated between samples; NaN counts as smallest."""
     out = np.empty((len(values), len(lo)))
+    fixed = bool((q == q[0]).all()) and 0 <= q[0] <= 1
     for band, part, window, inside in blocks(values, lo, hi):
+        if fixed and inside.all() and not np.isnan(window.sum()):
+            out[band, part] = _selected(window, float(q[0]))
+            continue
         ordered, n = _sort_nan_first(window, inside)
         out[band, part] = quantile_of_sorted(ordered, n, np.broadcast_to(q[part], ordered.shape[:2]))
+    return out
+
+
+def _selected(window: Floats, q: float) -> Floats:
+    """Quantile `q` in [0, 1] of full windows without NaN, by selection instead of sorting."""
+    rank = q * (window.shape[2] - 1)
+    lower = int(np.floor(rank))
+    upper = min(window.shape[2] - 1, lower + 1)
+    weight = rank - np.floor(rank)
+    chosen = np.partition(window, (lower, upper), axis=2)
+    out: Floats = chosen[:, :, lower] * (1 - weight) + chosen[:, :, upper] * weight
     return out
 
 
@@ -501,23 +548,28 @@ def regressions(values: Floats, times: Times, lo: Index, hi: Index, at: Times | 
     """Least-squares slope (per second) and value at time `at` (ms [K]; None: at the first sample) of each window."""
     shape = (len(values), len(lo))
     slope, intercept = np.empty(shape), np.empty(shape)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+    own = times.ndim > 1
+    with np.errstate(all="ignore"):
         for band, part, window, inside in blocks(values, lo, hi):
-            width = window.shape[2]
-            index = np.minimum(lo[part, None] + np.arange(width)[None, :], len(times) - 1)
-            origin = times[np.minimum(lo[part], len(times) - 1)]
+            index = np.minimum(lo[part, None] + np.arange(window.shape[2])[None, :], times.shape[-1] - 1)
+            here = times[band] if own else times[None]
+            origin = at_times(here, lo[part])
             size = np.maximum(hi[part] - lo[part], 1)
-            seconds = np.where(inside, (times[index] - origin[:, None]) / 1000.0, 0.0)
-            mean_time = seconds.sum(axis=1) / size
-            centred = np.where(inside, seconds - mean_time[:, None], 0.0)
+            seconds = np.where(inside, (here[:, index] - origin[:, :, None]) / 1000.0, 0.0)
+            mean_time = seconds.sum(axis=2) / size
+            centred = np.where(inside, seconds - mean_time[:, :, None], 0.0)
             head = window[:, :, 0]
             rise = window - head[:, :, None]
             if not inside.all():
                 rise = np.where(inside, rise, 0.0)
             constant = (rise == 0).all(axis=2)
-            part_slope = np.einsum("skw,kw->sk", rise, centred) / np.einsum("kw,kw->k", centred, centred)
+            if own:
+                products = np.einsum("skw,skw->sk", rise, centred)
+            else:
+                products = np.einsum("skw,kw->sk", rise, centred[0])
+            part_slope = products / np.einsum("skw,skw->sk", centred, centred)
             mean_rise = rise.sum(axis=2) / size
-            when = (np.zeros(len(origin)) if at is None else (at[part] - origin) / 1000.0) - mean_time
+            when = (0.0 if at is None else (at[part] - origin) / 1000.0) - mean_time
             part_value = head + (mean_rise + part_slope * when)
             slope[band, part] = np.where(constant, 0.0, part_slope)
             intercept[band, part] = np.where(constant, head, part_value)
@@ -553,6 +605,7 @@ def time_of_extreme(values: Floats, times: Times, lo: Index, hi: Index, largest:
         at = width - 1 - np.argmax(hit[:, :, ::-1], axis=2)
         # All NaN: each sample replaces the one before, the last one stays.
         at = np.where(hit.any(axis=2), at, (hi - lo)[part][None, :] - 1)
-        index = np.minimum(lo[part][None, :] + np.maximum(at, 0), len(times) - 1)
-        out[band, part] = times[index] / 1000.0
+        index = np.minimum(lo[part][None, :] + np.maximum(at, 0), times.shape[-1] - 1)
+        when = np.take_along_axis(times[band], index, axis=1) if times.ndim > 1 else times[index]
+        out[band, part] = when / 1000.0
     return out

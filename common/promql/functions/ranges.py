@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """What a kernel sees: rows [S, T] that share `times`, bounds and limits of windows [K], scalar arguments [K]."""
+    """What a kernel sees: rows [S, T], bounds and limits of windows [K], scalar arguments [K].
+
+    The rows share `times` [T], or have times [S, T] of their own.
+    """
 
     values: Floats
     times: Times
@@ -77,8 +80,7 @@ def _delta(w: Window) -> Floats:
 
 def _irate(w: Window) -> Floats:
     out = windows.instant_delta(w.values, w.lo, w.hi, True, w.forced)
-    last, limit = w.hi - 1, len(w.times) - 1
-    gap = w.times[np.clip(last, 0, limit)] - w.times[np.clip(last - 1, 0, limit)]
+    gap = windows.at_times(w.times, w.hi - 1) - windows.at_times(w.times, w.hi - 2)
     return out / (np.where(gap > 0, gap, 1) / 1000.0)
 
 
@@ -103,8 +105,8 @@ def _smoothing(w: Window) -> Floats:
 
 
 def _seconds_at(w: Window, index: NDArray[np.intp]) -> Floats:
-    seconds = w.times[np.clip(index, 0, len(w.times) - 1)] / 1000.0
-    return np.broadcast_to(seconds, (len(w.values), len(seconds)))
+    seconds = windows.at_times(w.times, index) / 1000.0
+    return np.broadcast_to(seconds, (len(w.values), len(index)))
 
 
 def _ones(w: Window) -> Floats:
@@ -177,14 +179,22 @@ def _apply(
         ends = ev.reference_times(selector.offset, selector.timestamp, steps)
         hints = SelectHints(step=steps.step, range=source.range, func=node.func)
         batches = ev.select(selector, int(ends.min()) - source.range + 1, int(ends.max()), hints)
-        rows_of = (rows for batch in batches for rows in selectors.uniform(batch, steps.count))
+        if ends[0] == ends[-1]:
+            # One window: it holds exactly what was selected.
+            rows_of = (rows for batch in batches for rows in selectors.by_length(batch))
+        else:
+            rows_of = (rows for batch in batches for rows in selectors.uniform(batch, steps.count))
     starts = ends - source.range
     for raw in rows_of:
         ev.budget.check()
         rows = raw.without_stale()
-        if not len(rows.times):
+        size = rows.times.shape[-1]
+        if not size:
             continue
-        lo, hi = windows.bounds(rows.times, starts, ends)
+        if rows.times.ndim > 1:
+            lo, hi = np.zeros(steps.count, dtype=np.intp), np.full(steps.count, size, dtype=np.intp)
+        else:
+            lo, hi = windows.bounds(rows.times, starts, ends)
         enough = hi - lo >= function.least
         born = None
         if rows.starts is not None and function.counter:

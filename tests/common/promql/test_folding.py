@@ -103,6 +103,15 @@ def test_best_prefers_numbers_to_nan_and_earlier_rows_among_equals():
     assert order[:, 0].tolist() == [0, 2, 3, 1, 4]
 
 
+@settings(max_examples=60, deadline=None)
+@given(case=batches(moderate | st.just(math.nan) | st.just(math.inf)), k=st.integers(-1, 13), largest=st.booleans())
+def test_the_cheaper_choice_of_the_best_is_the_same(case, k, largest):
+    values, presence, _, _ = case
+    wanted = np.full(values.shape[1], k)
+    expected, _ = folding.best(values, presence, wanted, largest)
+    assert (folding.chosen_best(values, presence, wanted, largest) == expected).all()
+
+
 def test_a_fold_grows_with_the_groups_it_meets():
     fold = folding.Summing(1, 1, mean=False)
     row = np.ones((1, 1))
