@@ -1,7 +1,9 @@
 """The hub put together: what is opened in which order, what runs, and how it all ends."""
 
 import asyncio
+import dataclasses
 import platform
+import signal
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -28,7 +30,7 @@ from common.tsdb.store import Store
 from common.units import format_duration
 from hub.api.app import make_app, make_runner
 from hub.api.state import ApiState, BuildInfo, HeadInfo, QueryLimits, RuntimeInfo, WebOptions
-from hub.config import HubConfig, dump, load_config, rule_paths
+from hub.config import BrambleConfig, HubConfig, dump, load_config, rule_paths
 from hub.discovery.mdns import MdnsBrowser
 from hub.discovery.static import Target, targets
 from hub.fleet import Fleet
@@ -79,6 +81,18 @@ def load_all(options: Options) -> Loaded:
     return Loaded(config, tuple(groups))
 
 
+def needs_restart(old: HubConfig, new: HubConfig) -> list[str]:
+    """Keys whose change a running hub doesn't follow."""
+    keys = []
+    if old.external_labels != new.external_labels:
+        keys.append("global.external_labels")
+    if old.global_.evaluation_interval != new.global_.evaluation_interval:
+        keys.append("global.evaluation_interval (as default step of subqueries)")
+    names = (each.name for each in dataclasses.fields(BrambleConfig) if each.name != "agents")
+    keys += [f"bramble.{name}" for name in names if getattr(old.bramble, name) != getattr(new.bramble, name)]
+    return keys
+
+
 class _TouchingWriter:
     """A rule's writer that tells the committer."""
 
@@ -105,7 +119,9 @@ class Hub:
         self._options = options
         self._loaded = loaded
         self._clock = clock
-        self._started = clock.now()
+        self._started = self._loaded_at = clock.now()
+        self._reloaded = True
+        """Whether the last attempt to load the configuration succeeded."""
         self._socket = bind(*options.listen)
         try:
             self._store = Store.open(options.data, StoreOptions(retention_ms=options.retention_ms), clock)
@@ -152,7 +168,7 @@ class Hub:
         committer = Committer(store, committing, clock, beat)
         fleet = Fleet(bramble.pull_interval, bramble.lost_after)
         fleet.restore(load_devices(options.data / FILE))
-        fleet.add_static(bramble.agents)
+        fleet.set_static(bramble.agents)
         keeper = FleetKeeper(fleet, store, committer, intake, clock, options.data / FILE, beat)
         stack.push_async_callback(self._save_fleet, keeper)
         client = AgentClient(http, bramble.timeout, bramble.pull_size_limit)
@@ -185,7 +201,7 @@ class Hub:
             store=store.stats,
             fleet=fleet_rows.by_state,
             restarts=lambda: supervisor.restarts,
-            config=lambda: (True, self._started / 1000),
+            config=lambda: (self._reloaded, self._loaded_at / 1000),
         )
         state = ApiState(
             clock=clock,
@@ -198,7 +214,7 @@ class Hub:
             panel=panel,
             build=BuildInfo(version=program_version()),
             runtime=self._runtime,
-            config_text=lambda: dump(config),
+            config_text=lambda: dump(self._loaded.config),
             flags=options.as_flags,
             ready=lambda: "",
             registry=registry,
@@ -227,6 +243,7 @@ class Hub:
             panel,
             Job("watchdog", supervisor.watchdog),
             Job("loop", self._beat_loop),
+            Job("reload", lambda: self._reload_on_hangup(puller, scrapes, rules)),
         ]
         return services if browser is None else [*services, browser]
 
@@ -287,6 +304,33 @@ class Hub:
             self._supervisor.heartbeats.beat("loop", LOOP_BEAT_SECONDS * 6)
             await self._clock.sleep(LOOP_BEAT_SECONDS)
 
+    async def _reload_on_hangup(self, puller: Puller, scrapes: ScrapeManager, rules: RuleManager) -> None:
+        """Load the configuration again on each SIGHUP; one with errors changes nothing."""
+        asked = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, asked.set)
+        try:
+            while True:
+                await asked.wait()
+                asked.clear()
+                try:
+                    loaded = await asyncio.to_thread(load_all, self._options)
+                except ConfigError as err:
+                    self._reloaded = False
+                    for line in str(err).splitlines():
+                        _log.error("configuration not reloaded, the old one stays", error=line)
+                    continue
+                for key in needs_restart(self._loaded.config, loaded.config):
+                    _log.warn("this change takes effect at the next start", key=key)
+                self._loaded = loaded
+                self._reloaded, self._loaded_at = True, self._clock.now()
+                puller.set_static(loaded.config.bramble.agents)
+                scrapes.apply(targets(loaded.config))
+                rules.apply(loaded.groups)
+                _log.info("configuration reloaded", config=self._options.config_file or "built-in defaults")
+        finally:
+            loop.remove_signal_handler(signal.SIGHUP)
+
     def _external_url(self) -> str:
         return self._options.external_url or f"http://{socket.gethostname()}:{self.port}"
 
@@ -299,8 +343,8 @@ class Hub:
             start_time=self._started,
             cwd=str(Path.cwd()),
             hostname=platform.node(),
-            config_reloaded=True,
-            last_config_time=self._started,
+            config_reloaded=self._reloaded,
+            last_config_time=self._loaded_at,
             retention=format_duration(self._options.retention_ms) if self._options.retention_ms else "",
             corruptions=self._store.stats().loss.damaged_records,
         )

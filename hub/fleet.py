@@ -191,12 +191,17 @@ class Fleet:
 
     # Who is there
 
-    def add_static(self, addresses: Iterable[str]) -> None:
-        """Addresses from the configuration."""
-        known = {a for d in self.devices.values() for a, via in d.addresses.items() if via is Via.STATIC}
-        for address in addresses:
-            if address not in known:
-                self.strangers.setdefault(address, Stranger(address))
+    def set_static(self, addresses: Iterable[str]) -> None:
+        """The addresses that the configuration lists now; what it listed before and no more is forgotten."""
+        wanted = dict.fromkeys(addresses)
+        for device in self.devices.values():
+            for address, via in list(device.addresses.items()):
+                if address in wanted:
+                    device.addresses[address] = Via.STATIC
+                elif via is Via.STATIC:
+                    del device.addresses[address]
+        known = {address for device in self.devices.values() for address in device.addresses}
+        self.strangers = {a: self.strangers.get(a) or Stranger(a) for a in wanted if a not in known}
 
     def restore(self, devices: Iterable[Remembered]) -> None:
         """Devices known before a restart; instances stay theirs."""

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -193,6 +193,11 @@ class Puller:
         if device is not None and new:
             _log.info("agent found", instance=device.instance, id=device.key[:8], via="mdns", address=device.address)
             self._named(device)
+        self._changed.set()
+
+    def set_static(self, addresses: Iterable[str]) -> None:
+        """The addresses that the configuration lists now."""
+        self._fleet.set_static(addresses)
         self._changed.set()
 
     def _named(self, device: Device) -> None:

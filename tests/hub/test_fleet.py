@@ -125,7 +125,7 @@ def test_a_failed_address_goes_behind_the_others() -> None:
 
 def test_a_static_address_becomes_a_device_when_it_tells_its_id() -> None:
     registry = fleet()
-    registry.add_static(["10.0.0.9:9100"])
+    registry.set_static(["10.0.0.9:9100"])
     device = registry.identify("10.0.0.9:9100", PI, "10.0.0.9", 9100)
     assert device is not None
     assert (device.instance, device.via, registry.strangers) == ("10.0.0.9:9100", "static", {})
@@ -134,7 +134,7 @@ def test_a_static_address_becomes_a_device_when_it_tells_its_id() -> None:
 def test_a_static_address_of_a_known_device_is_one_more_address() -> None:
     registry = fleet()
     device = known(registry)
-    registry.add_static(["pi.lan:9100"])
+    registry.set_static(["pi.lan:9100"])
     assert registry.identify("pi.lan:9100", PI, "pi.lan", 9100) is device
     assert device.addresses == {"10.0.0.1:9100": Via.MDNS, "pi.lan:9100": Via.STATIC}
     assert device.instance == "pi:9100"
@@ -218,3 +218,21 @@ def test_an_agent_is_told_of_its_own_epochs_newest_first() -> None:
 
 def test_an_agent_that_said_nothing_yet_is_told_everything() -> None:
     assert question({E1: RangeSet.of(1)}, {}) == {E1: RangeSet.of(1)}
+
+
+def test_static_addresses_no_longer_listed_are_forgotten() -> None:
+    registry = fleet()
+    registry.set_static(["a:1", "b:1", "c:1"])
+    device = registry.identify("a:1", PI, "a", 1)
+    assert device is not None
+    registry.announce(seen(PI, "a", "10.0.0.1:1"))
+    registry.set_static(["b:1"])
+    assert list(registry.strangers) == ["b:1"]
+    assert list(device.addresses) == ["10.0.0.1:1"]
+
+
+def test_a_static_address_that_mdns_found_already_is_no_stranger() -> None:
+    registry = fleet()
+    device = known(registry, PI, "pi", "a:1")
+    registry.set_static(["a:1"])
+    assert (registry.strangers, device.addresses) == ({}, {"a:1": Via.STATIC})

@@ -2,6 +2,8 @@
 
 import random
 import re
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -200,6 +202,55 @@ def test_a_full_disk_pauses_intake_and_loses_nothing_stored(start: Start, tmp_pa
     program.kill()
     program = hub(start, tmp_path / "hub", "--no-discovery.mdns", port=port, config=config).wait_ready()
     assert raw(program, series)[: len(before)] == before
+
+
+def test_a_hangup_reloads_the_configuration_and_a_bad_one_changes_nothing(start: Start, tmp_path: Path) -> None:
+    port = free_port()
+    program = hub(start, tmp_path / "hub", "--no-discovery.mdns", port=port, config=FAST).wait_ready()
+    file = tmp_path / "hub" / "prometheus.yml"
+    job = f"{FAST}scrape_configs: [{{job_name: self, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}]\n"
+    file.write_text(job)
+    program.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: value(program, "up") == 1, "the new job")
+    file.write_text("nonsense: 1\n")
+    program.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: "prometheus_config_last_reload_successful 0.0" in metrics(program), "the failure to show")
+    last = raw(program, "up")[-1][0]
+    wait_for(lambda: raw(program, "up")[-1][0] > last, "the old job going on")
+    file.write_text(FAST)
+    program.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: program.client.instant("up") == [], "the removed target to be stale")
+
+
+def test_a_lost_agent_is_still_down_after_the_hubs_restart(start: Start, tmp_path: Path) -> None:
+    agent = edge(start, tmp_path / "edge")
+    program = hub(start, tmp_path / "hub", config=FAST).wait_ready()
+    wait_for(lambda: any(r["url"].endswith(f":{agent.port}") for r in agents(program)), "the agent")
+    (row,) = [r for r in agents(program) if r["url"].endswith(f":{agent.port}")]
+    wait_for(lambda: value(program, f'up{{instance="{row["instance"]}"}}') == 1, "up")
+    program.kill()
+    agent.kill()
+    program = hub(start, tmp_path / "hub", "--no-discovery.mdns", config=FAST).wait_ready()
+    wait_for(lambda: value(program, f'up{{instance="{row["instance"]}"}}') == 0, "down")
+    assert row["source"] in {r["source"] for r in agents(program)}
+
+
+def test_systemd_is_told_of_the_start_the_watchdog_and_the_stop(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(str(tmp_path / "notify"))
+        notify.settimeout(20)
+        folder = tmp_path / "hub"
+        folder.mkdir()
+        port = free_port()
+        command = [sys.executable, "-m", "hub.cli", "--no-discovery.mdns", f"--web.listen-address=127.0.0.1:{port}"]
+        env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "500000"}
+        program = start(command, folder / "hub.log", port, env)
+        assert notify.recv(100) == b"READY=1"
+        assert [notify.recv(100) for _ in range(2)] == [b"WATCHDOG=1"] * 2
+        assert program.stop() == 0
+        while (said := notify.recv(100)) == b"WATCHDOG=1":
+            continue
+        assert said == b"STOPPING=1"
 
 
 def test_bad_configuration_ends_with_status_2_and_touches_nothing(tmp_path: Path) -> None:

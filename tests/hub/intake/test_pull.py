@@ -181,7 +181,7 @@ async def test_the_budget_of_an_interval_leaves_the_rest_for_the_next(rig: Rig) 
 
 async def test_a_static_address_is_identified_by_its_first_answer(rig: Rig) -> None:
     address = await rig.serve(Agent())
-    rig.fleet.add_static([address])
+    rig.fleet.set_static([address])
     assert await rig.puller.visit(address) is False
     assert rig.fleet.devices[PI].instance == address
     assert len(rig.samples()) == 5
