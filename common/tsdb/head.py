@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.frames.model import ABSENT, PRESENT, STALE
-from common.labels import Labels
-from common.tsdb.join import Line, Piece
+from common.tsdb.join import L, Line, Piece
 
 SLOTS = 480
 """Slots of a full chunk."""
@@ -122,6 +121,23 @@ class Chunk:
             grown[: self.slots] = array[: self.slots]
             setattr(self, name, grown)
 
+    def without(self, before: int, arrival: int) -> "Chunk | None":
+        """This chunk less the slots below `before` that came before `arrival`; None if nothing is left."""
+        n = self.slots
+        keep = np.flatnonzero((self.times[:n] >= before) | (self.arrival[:n] >= arrival))
+        if len(keep) == n:
+            return self
+        if not len(keep):
+            return None
+        rest = Chunk(self.rows)
+        rest.times, rest.values = self.times[keep], self.values[keep]
+        rest.pattern, rest.arrival = self.pattern[keep], self.arrival[keep]
+        rest.patterns, rest._ids = self.patterns, self._ids
+        rest.slots = len(keep)
+        rest.first, rest.last = int(rest.times.min()), int(rest.times.max())
+        rest.ordered = self.ordered or bool((np.diff(rest.times) > 0).all())
+        return rest
+
     def view(self) -> View:
         """The content as it is now; later appends don't change it."""
         n = self.slots
@@ -132,10 +148,10 @@ def pieces(
     view: View,
     columns: NDArray[np.intp],
     prints: NDArray[np.uint64],
-    labels: Callable[[NDArray[np.intp]], list[Labels]],
+    labels: Callable[[NDArray[np.intp]], list[L]],
     start: int,
     end: int,
-) -> Iterator[Piece]:
+) -> Iterator[Piece[L]]:
     """The rows `columns` of a view between two times (inclusive); slots with equal timestamps go to separate pieces.
 
     `prints` are those of the columns; `labels` is asked with positions in `columns`.
@@ -161,8 +177,8 @@ def _piece(
     slots: slice | NDArray[np.intp],
     columns: NDArray[np.intp],
     prints: NDArray[np.uint64],
-    labels: Callable[[NDArray[np.intp]], list[Labels]],
-) -> Iterator[Piece]:
+    labels: Callable[[NDArray[np.intp]], list[L]],
+) -> Iterator[Piece[L]]:
     times, arrival = view.timestamps[slots], view.arrival[slots]
     used, pattern = np.unique(view.pattern[slots], return_inverse=True)
     if len(used) == 1 and used[0] == 0:

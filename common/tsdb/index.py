@@ -5,11 +5,13 @@ value holds: that is what `honor_labels` means, and who doesn't want it renames 
 """
 
 import itertools
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.frames.model import SubSchema
 from common.labels import Labels, Matcher
 
 _MASK = (1 << 64) - 1
@@ -25,7 +27,7 @@ def pair_print(name: str, value: str) -> int:
 class Target:
     """Target labels of a source at one version."""
 
-    __slots__ = ("labels", "names", "print", "serial", "values")
+    __slots__ = ("__weakref__", "labels", "names", "print", "serial", "values")
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
@@ -43,7 +45,7 @@ class Target:
 class RowIndex:
     """The rows of one sub-schema or of one block's metric: an inverted index, built at first use."""
 
-    __slots__ = ("_names", "_present", "_prints", "rows", "serial")
+    __slots__ = ("__weakref__", "_names", "_present", "_prints", "rows", "serial")
 
     def __init__(self, rows: Sequence[Labels]) -> None:
         self.rows = rows
@@ -148,7 +150,42 @@ class LabelCache:
             out.append(labels)
         return out
 
+    def one(self, index: RowIndex, row: int, target: Target) -> Labels:
+        """The full label set of one row."""
+        table = self._tables.get((index.serial, target.serial))
+        if table is None:
+            if self._count > self._limit:
+                self.clear()
+            table = self._tables[index.serial, target.serial] = {}
+        labels = table.get(row)
+        if labels is None:
+            labels = table[row] = index.labels(row, target)
+            self._count += 1
+        return labels
+
     def clear(self) -> None:
         """Forget all."""
         self._tables = {}
         self._count = 0
+
+
+class Interner:
+    """Hands out one object for equal targets and for equal sub-schemas, as long as somebody holds it."""
+
+    def __init__(self) -> None:
+        self._targets: weakref.WeakValueDictionary[Labels, Target] = weakref.WeakValueDictionary()
+        self._rows: weakref.WeakValueDictionary[bytes, RowIndex] = weakref.WeakValueDictionary()
+
+    def target(self, labels: Labels) -> Target:
+        """The target with these labels."""
+        found = self._targets.get(labels)
+        if found is None:
+            found = self._targets[labels] = Target(labels)
+        return found
+
+    def rows(self, part: SubSchema) -> RowIndex:
+        """The index over the rows of `part`."""
+        found = self._rows.get(part.hash)
+        if found is None:
+            found = self._rows[part.hash] = RowIndex(part.rows)
+        return found

@@ -6,12 +6,15 @@ series only where its labels are looked up.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.labels import Labels
 from common.tsdb.querier import Budget, RowBatch, Timeline
+
+L = TypeVar("L")
 
 MAX_CELLS = 1 << 20
 """Cells of a batch, unless one row alone has more."""
@@ -30,17 +33,28 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Piece:
+class Piece(Generic[L]):
     """Rows of one origin: `prints` uint64 [R] identify label sets, `line_of` intp [R] indexes `lines`.
 
-    `values(rows)` is float64 [len(rows), at least the longest line], left-aligned; `labels(rows)` the label sets.
+    `values(rows)` is float64 [len(rows), at least the longest line], left-aligned; `labels(rows)` names the rows: their
+    label sets, or whatever else the caller of `join_rows` wants to get back.
     """
 
     prints: NDArray[np.uint64]
     lines: Sequence[Line]
     line_of: NDArray[np.intp]
     values: Callable[[NDArray[np.intp]], NDArray[np.float64]]
-    labels: Callable[[NDArray[np.intp]], list[Labels]]
+    labels: Callable[[NDArray[np.intp]], list[L]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joined(Generic[L]):
+    """As RowBatch, with `labels` of the pieces' kind."""
+
+    labels: list[L]
+    values: NDArray[np.float64]
+    timelines: list[Timeline]
+    timeline_of: NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,8 +68,18 @@ class _Sequence:
     dropped: int
 
 
-def join(pieces: Sequence[Piece], budget: Budget | None = None, max_cells: int = MAX_CELLS) -> Iterator[RowBatch]:
+def join(
+    pieces: Sequence[Piece[Labels]], budget: Budget | None = None, max_cells: int = MAX_CELLS
+) -> Iterator[RowBatch]:
     """Batches in which every label set has one row; of equal timestamps the first arrival is kept."""
+    for each in join_rows(pieces, budget, max_cells):
+        yield RowBatch(each.labels, each.values, each.timelines, each.timeline_of)
+
+
+def join_rows(
+    pieces: Sequence[Piece[L]], budget: Budget | None = None, max_cells: int = MAX_CELLS
+) -> Iterator[Joined[L]]:
+    """As `join`, for pieces whose rows are named by anything."""
     pieces = [piece for piece in pieces if len(piece.prints)]
     if not pieces:
         return
@@ -150,7 +174,7 @@ def _concatenate(lines: Sequence[Line]) -> _Sequence:
 
 
 def _batch(
-    pieces: Sequence[Piece],
+    pieces: Sequence[Piece[L]],
     sequences: Sequence[_Sequence],
     sequence_of: NDArray[np.intp],
     chosen: NDArray[np.intp],
@@ -161,7 +185,7 @@ def _batch(
     line: NDArray[np.intp],
     length: NDArray[np.intp],
     budget: Budget | None,
-) -> RowBatch:
+) -> Joined[L]:
     used, timeline_of = np.unique(sequence_of, return_inverse=True)
     widths = np.array([sequences[i].width for i in used], dtype=np.intp)
     if budget is not None:
@@ -179,7 +203,7 @@ def _batch(
     taken = length[line[entries]]
 
     values = np.zeros((rows, int(widths.max())))
-    labels: list[Labels] = [_NONE] * rows
+    labels: list[L | None] = [None] * rows
     from_piece = piece_of[entries]
     by_piece = np.argsort(from_piece, kind="stable")
     bounds = np.flatnonzero(np.diff(from_piece[by_piece], prepend=-1))
@@ -196,10 +220,8 @@ def _batch(
         if pick is not None:
             of_it = np.flatnonzero(timeline_of == k)
             values[of_it, : len(pick)] = values[of_it[:, None], pick]
-    return RowBatch(labels, values, [sequences[i].timeline for i in used], timeline_of)
-
-
-_NONE = Labels()
+    named_all = [each for each in labels if each is not None]
+    return Joined(named_all, values, [sequences[i].timeline for i in used], timeline_of)
 
 
 def _copy(

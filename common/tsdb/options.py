@@ -14,6 +14,10 @@ class StoreOptions:
 
     retention_ms: int = 15 * _DAY
     """Samples older than this, counted from the newest one (or now, if that is earlier), are dropped; 0 keeps all."""
+    retention_bytes: int = 0
+    """Log and blocks together, oldest blocks go first; 0 for no limit."""
+    cache_bytes: int = 64 << 20
+    """Of decoded row groups."""
     wal_segment_bytes: int = 32 << 20
     max_series: int = 2_000_000
     max_series_per_source: int = 200_000
@@ -63,6 +67,11 @@ class StoreStats:
     refused: dict[str, int]
     duplicate_samples: int
     late_slots: int
+    blocks: int
+    block_bytes: int
+    cache_bytes: int
+    cache_hits: int
+    cache_misses: int
     wal_segments: int
     wal_bytes: int
     wal_pending_bytes: int

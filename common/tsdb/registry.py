@@ -3,7 +3,7 @@
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ MAX_CHECKSUMS = 4096
 class StoredSchema:
     """A schema with the indexes of its parts, which are shared by all schemas that contain them."""
 
-    __slots__ = ("encoded", "hash", "offsets", "parts", "rows", "schema")
+    __slots__ = ("_metrics", "encoded", "hash", "offsets", "parts", "rows", "schema", "used")
 
     def __init__(self, schema: Schema, encoded: bytes, parts: Sequence[RowIndex]) -> None:
         self.schema = schema
@@ -32,7 +32,31 @@ class StoredSchema:
         self.encoded = encoded
         self.parts = parts
         self.rows = schema.rows
+        self.used = 0.0
+        """Monotonic seconds when it was last known to be in use."""
+        self._metrics: dict[str, list[int]] | None = None
         self.offsets = np.cumsum([0, *(len(part.rows) for part in parts)])
+
+    def metrics(self) -> dict[str, list[int]]:
+        """Columns by metric name."""
+        if self._metrics is None:
+            self._metrics = {}
+            for column, labels in enumerate(self.schema.labels()):
+                self._metrics.setdefault(labels.name, []).append(column)
+        return self._metrics
+
+    def selection(self, metrics: Collection[str]) -> "Selection | None":
+        """The rows of metrics with these names."""
+        found = [column for name, columns in self.metrics().items() if name in metrics for column in columns]
+        if not found:
+            return None
+        columns = np.sort(np.array(found, np.intp))
+        part_of = np.searchsorted(self.offsets, columns, "right") - 1
+        # Empty parts share their offset with the next one: the last of them owns the column.
+        parts = [
+            (self.parts[part], columns[part_of == part] - self.offsets[part]) for part in np.unique(part_of).tolist()
+        ]
+        return Selection(columns, parts)
 
     def prints(self, target: Target) -> NDArray[np.uint64]:
         """Prints of all rows under `target`."""
@@ -49,6 +73,10 @@ class Selection:
     def prints(self, target: Target) -> NDArray[np.uint64]:
         """Prints of the chosen rows under `target`."""
         return np.concatenate([index.prints(target)[rows] for index, rows in self.parts])
+
+    def names(self) -> list[tuple[RowIndex, int]]:
+        """Index and row in it of each chosen row."""
+        return [(index, row) for index, rows in self.parts for row in rows.tolist()]
 
     def labels(self, positions: NDArray[np.intp], target: Target, cache: LabelCache) -> list[Labels]:
         """Full label sets of the rows at `positions` among the chosen."""

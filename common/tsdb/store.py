@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from common.frames.codec import Frame, decode
 from common.frames.model import (
     ABSENT,
     Epoch,
+    FrameHeader,
     SchemaHash,
     SourceId,
     decode_schema,
@@ -24,7 +25,12 @@ from common.frames.ranges import Have, format_have, parse_have
 from common.frames.varint import Reader, put_text
 from common.labels import Labels, Matcher
 from common.sample import MetricMeta, Millis
+from common.tsdb.block import Block
+from common.tsdb.blocks import Blocks, block_pieces
+from common.tsdb.build import Shape
+from common.tsdb.cache import DecodeCache
 from common.tsdb.cardinality import Cardinality, cardinality
+from common.tsdb.cut import HeadOrigin, due, ranges
 from common.tsdb.head import SLOTS, Chunk, View, pieces
 from common.tsdb.index import LabelCache, RowIndex, Target
 from common.tsdb.join import Piece, join
@@ -61,6 +67,8 @@ class Store:
         self._refused: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._directory_lock: DirectoryLock | None = None
+        self._maintenance = threading.Lock()
+        self._blocks = Blocks(path / "blocks", files, self._lock, DecodeCache(options.cache_bytes))
         self._wal = Wal(path / "wal", files, options.wal_segment_bytes, self._lock, self._had)
 
     @classmethod
@@ -71,7 +79,7 @@ class Store:
         """
         store = cls(path, options, clock, files)
         try:
-            for folder in (path, path / "wal", path / "quarantine"):
+            for folder in (path, path / "wal", path / "blocks", path / "quarantine"):
                 files.mkdir(folder)
             store._directory_lock = DirectoryLock(path, "hub")
             try:
@@ -88,9 +96,12 @@ class Store:
     # Recovery
 
     def _recover(self) -> None:
+        self._blocks.open(self.path / "quarantine")
+        for block in self._blocks.current:
+            self._learn(block.meta())
         for segment, oldest, kind, body in self._wal.recover(self._quarantine):
             try:
-                last = self._replay(kind, body, oldest)
+                last = self._replay(segment.number, kind, body, oldest)
                 segment.last = max(segment.last, last)
             except FormatError:
                 # The checksum holds, so these are the bytes that were written: a later version's, or a bug's.
@@ -101,17 +112,26 @@ class Store:
             source.ledger.settle(epoch, seq)
         self._unsettled.clear()
 
-    def _replay(self, kind: int, body: memoryview, oldest: bool) -> int:
+    def _replay(self, segment: int, kind: int, body: memoryview, oldest: bool) -> int:
         if kind == RecordType.FRAME:
-            frame = decode(body)
-            source = self._source(frame.header.source)
-            if (frame.header.epoch, frame.header.seq) in source.ledger:
+            header = read_header(body)
+            source = self._source(header.source)
+            if (header.epoch, header.seq) in source.ledger:
                 return NO_TIME
-            schema = self._schemas.get(frame.header.schema)
-            if schema is None and frame.header.rows:
-                raise FrameError(f"frame of unknown schema {frame.header.schema.hex()}")
+            last = header.last if header.slots else NO_TIME
+            covered = self._blocks.covers(segment, header.first, header.last)
+            if any(low <= header.first and header.last <= high for low, high in covered):
+                self._note(source, header)
+                return last
+            frame = decode(body)
+            schema = self._schemas.get(header.schema)
+            if schema is None and header.rows:
+                raise FrameError(f"frame of unknown schema {header.schema.hex()}")
+            for low, high in covered:
+                frame = _outside(frame, low, high)
+            self._note(source, header)
             self._take(source, schema, frame)
-            return frame.header.last if frame.header.slots else NO_TIME
+            return last
         if kind == RecordType.SCHEMA:
             encoded = bytes(body)
             self._keep_schema(encoded)
@@ -195,11 +215,16 @@ class Store:
         self._refused[reason] += 1
         return LimitError(f"{text} (limit {reason})")
 
+    def _learn(self, metas: Iterable[MetricMeta]) -> None:
+        for meta in metas:
+            self._meta.setdefault(meta.name, {})[meta] = None
+
     def _keep_schema(self, encoded: bytes) -> SchemaHash:
         schema = decode_schema(encoded)
-        for meta in schema.meta():
-            self._meta.setdefault(meta.name, {})[meta] = None
-        return self._schemas.add(schema, encoded).hash
+        self._learn(schema.meta())
+        stored = self._schemas.add(schema, encoded)
+        stored.used = self._clock.monotonic()
+        return stored.hash
 
     def append_frame(self, data: bytes) -> Appended:
         """Take one frame. A repeat is a duplicate; the same key with other bytes, or damage, is quarantined."""
@@ -244,6 +269,7 @@ class Store:
         if schema is not None:
             self._wal.state(RecordType.SCHEMA, schema.hash, schema.encoded)
         self._wal.append(RecordType.FRAME, bytes(data), header.last if header.slots else NO_TIME)
+        self._note(source, header)
         samples = self._take(source, schema, frame)
         return Appended(Outcome.ACCEPTED, samples=samples)
 
@@ -277,12 +303,14 @@ class Store:
         source.prints = prints
         source.schemas.add(schema.hash)
 
-    def _take(self, source: Source, schema: StoredSchema | None, frame: Frame) -> int:
-        """Put a decoded frame into head and ledger; the samples in it."""
-        header = frame.header
+    def _note(self, source: Source, header: FrameHeader) -> None:
         source.ledger.take(header.epoch, header.seq, header.crc)
         self._unsettled.append((source, header.epoch, header.seq))
-        if schema is None or not header.slots:
+
+    def _take(self, source: Source, schema: StoredSchema | None, frame: Frame) -> int:
+        """Put a decoded frame into the head; the samples in it."""
+        header, slots = frame.header, len(frame.timestamps)
+        if schema is None or not slots:
             return 0
         if schema.hash not in source.schemas:
             self._adopt(source, schema)
@@ -290,13 +318,13 @@ class Store:
         strand = source.strands.get(key)
         if strand is None:
             strand = source.strands[key] = Strand(header.lane, schema, source.target)
-        if not strand.chunks or strand.chunks[-1].slots + header.slots > max(SLOTS, header.slots):
+        if not strand.chunks or strand.chunks[-1].slots + slots > max(SLOTS, slots):
             strand.chunks.append(Chunk(schema.rows))
         chunk = strand.chunks[-1]
-        if chunk.slots and header.first <= chunk.last:
-            self._counts["late"] += header.slots
+        if chunk.slots and frame.timestamps[0] <= chunk.last:
+            self._counts["late"] += slots
         chunk.append(frame.timestamps, frame.values, frame.presence, self._arrival)
-        self._arrival += header.slots
+        self._arrival += slots
         samples = frame.values.size
         if frame.presence is not None:
             samples -= int(np.count_nonzero(frame.presence == ABSENT))
@@ -332,24 +360,100 @@ class Store:
             return dict(entry.ledger.durable) if entry is not None else {}
 
     def maintain(self) -> None:
-        """Drop what is older than the retention time; call it every minute or so. StorageError if the disk fails."""
-        keep = self._options.retention_ms
-        newest = max((last for _, last in self._bounds()), default=None)
-        if not keep or newest is None:
-            return
-        horizon = min(newest, self._clock.now()) - keep
+        """Cut, compact and drop what is due; call it every minute or so. Long, but others may go on meanwhile.
+
+        StorageError if the disk fails; nothing is lost then, and the next call tries again.
+        """
+        with self._maintenance:
+            try:
+                bounds = self._bounds()
+                if bounds:
+                    newest = min(max(last for _, last in bounds), self._clock.now())
+                    before = due(newest, min(first for first, _ in bounds))
+                    if before is not None:
+                        self._cut(before)
+                newest = max(
+                    [newest for _, newest in self._bounds()] + [b.max for b in self._blocks.current], default=0
+                )
+                newest = min(newest, self._clock.now())
+                while self._blocks.compact(newest, self._meta_of):
+                    pass
+                self._retain(newest)
+            except StorageError:
+                raise
+            except OSError as err:
+                raise explain(err, self.path, "--storage.tsdb.path") from err
+
+    def cut(self, before: int) -> None:
+        """Move all samples below `before` (ms) from the head to blocks. StorageError as `maintain`."""
+        with self._maintenance:
+            try:
+                self._cut(before)
+            except StorageError:
+                raise
+            except OSError as err:
+                raise explain(err, self.path, "--storage.tsdb.path") from err
+
+    def _cut(self, before: int) -> None:
         with self._lock:
-            for source in self._sources.values():
-                for strand in source.strands.values():
-                    strand.chunks = [chunk for chunk in strand.chunks if chunk.last >= horizon]
-                dead = [key for key, strand in source.strands.items() if not strand.chunks]
-                if dead:
-                    for key in dead:
-                        del source.strands[key]
-                    self._recount(source)
-            used = {key for source in self._sources.values() for key in source.schemas}
-            self._schemas.discard([s.hash for s in self._schemas if s.hash not in used])
-        self._wal.drop(lambda segment: segment.last < horizon)
+            mark = self._wal.roll()
+            arrival = self._arrival
+            strands = [
+                (strand.schema, strand.target, [c.view() for c in strand.chunks if c.slots and c.first < before])
+                for source in self._sources.values()
+                for strand in source.strands.values()
+            ]
+        strands = [each for each in strands if each[2]]
+        self.commit()
+        log = mark()
+        paths: list[Path] = []
+        for start, end in ranges([view for _, _, views in strands for view in views], before):
+            origin = HeadOrigin(strands, start, min(end, before - 1))
+            paths += self._blocks.write([origin], self._meta_of, log=log, shape=Shape())
+        self._blocks.swap(paths, (), lambda: self._trim(before, arrival))
+        self._wal.drop(lambda segment: segment.number < log and segment.last < before)
+
+    def _trim(self, before: int, arrival: int) -> None:
+        for source in self._sources.values():
+            for strand in source.strands.values():
+                rest = [chunk.without(before, arrival) for chunk in strand.chunks]
+                strand.chunks = [chunk for chunk in rest if chunk is not None]
+        self._forget()
+
+    def _meta_of(self, metric: str) -> list[MetricMeta]:
+        with self._lock:
+            return list(self._meta.get(metric, {}))
+
+    def _retain(self, newest: int) -> None:
+        options = self._options
+        if options.retention_ms:
+            horizon = newest - options.retention_ms
+            self._blocks.drop(lambda block: block.max < horizon)
+            with self._lock:
+                self._trim(horizon, self._arrival)
+            self._wal.drop(lambda segment: segment.last < horizon)
+        if options.retention_bytes:
+            # The log comes first: what is in it is in no block yet.
+            over = self._wal.size + self._blocks.size - options.retention_bytes
+            for block in sorted(self._blocks.current, key=lambda block: block.max):
+                if over <= 0:
+                    break
+                over -= block.size
+                self._blocks.drop(lambda each, block=block: each is block)  # type: ignore[misc]
+
+    def _forget(self) -> None:
+        """Drop strands without chunks and schemas without strands."""
+        for source in self._sources.values():
+            dead = [key for key, strand in source.strands.items() if not strand.chunks]
+            for key in dead:
+                del source.strands[key]
+            if dead:
+                self._recount(source)
+        now = self._clock.monotonic()
+        for source in self._sources.values():
+            for strand in source.strands.values():
+                strand.schema.used = now
+        self._schemas.discard([schema.hash for schema in self._schemas if now - schema.used > _HOUR])
 
     def _recount(self, source: Source) -> None:
         before = len(source.prints)
@@ -367,6 +471,7 @@ class Store:
             self.commit()
         finally:
             self._wal.close()
+            self._blocks.close()
             lock.close()
 
     # Reading
@@ -401,12 +506,20 @@ class Store:
         budget: Budget | None = None,
     ) -> Iterator[RowBatch]:
         """As Querier.select."""
-        found: list[Piece] = []
-        for strand, selection, views in self._chosen(matchers, start, end):
+        with self._lock:
+            # Both at one instant: a cut moves samples from the head to a block.
+            blocks = self._blocks_between(start, end)
+            chosen = list(self._chosen(matchers, start, end))
+        found: list[Piece[Labels]] = []
+        for block in blocks:
+            found.extend(block_pieces(block, matchers, start, end, self._blocks.labels, self._lock))
+        for strand, selection, views in chosen:
             found.extend(self._pieces(strand, selection, views, start, end))
         return join(found, budget)
 
-    def _pieces(self, strand: Strand, selection: Selection, views: list[View], start: int, end: int) -> Iterator[Piece]:
+    def _pieces(
+        self, strand: Strand, selection: Selection, views: list[View], start: int, end: int
+    ) -> Iterator[Piece[Labels]]:
         prints = selection.prints(strand.target)
         for view in views:
             yield from pieces(
@@ -432,6 +545,8 @@ class Store:
                 if seen.setdefault(id(selection), selection) is selection:
                     for index, rows in selection.parts:
                         names.update(name for row in rows.tolist() for name, _ in index.rows[row].pairs)
+            for block in self._blocks_between(start, end):
+                names |= block.label_names(each)
         return sorted(names)
 
     def label_values(self, name: str, matchers: Sequence[Sequence[Matcher]], start: Millis, end: Millis) -> list[str]:
@@ -446,6 +561,8 @@ class Store:
                     seen[id(selection)] = selection, "" in mine
                 if seen[id(selection)][1]:
                     values.add(strand.target.values.get(name, ""))
+            for block in self._blocks_between(start, end):
+                values |= block.label_values(name, each)
         values.discard("")
         return sorted(values)
 
@@ -455,7 +572,18 @@ class Store:
         for each in matchers or ((),):
             for strand, selection, _ in self._chosen(each, start, end):
                 found.update(self._labels(strand, selection, np.arange(len(selection.columns))))
+            for block in self._blocks_between(start, end):
+                for metric, series in block.match(each):
+                    with self._lock:
+                        found.update(block.labels(metric, series, self._blocks.labels))
         return sorted(found)
+
+    def _blocks_between(self, start: int, end: int) -> list[Block]:
+        return [block for block in self._blocks.current if block.min <= end and block.max >= start]
+
+    def empty_cache(self) -> None:
+        """Forget decoded row groups, so that the next query reads from the disk."""
+        self._blocks.cache.clear()
 
     def metadata(self, name: str = "") -> dict[str, list[MetricMeta]]:
         """As Querier.metadata."""
@@ -497,22 +625,34 @@ class Store:
                 schemas=len(self._schemas),
                 chunks=len(chunks),
                 head_bytes=sum(chunk.size for chunk in chunks),
-                first=min((chunk.first for chunk in chunks), default=None),
-                last=max((chunk.last for chunk in chunks), default=None),
+                first=min([c.first for c in chunks] + [b.min for b in self._blocks.current], default=None),
+                last=max([c.last for c in chunks] + [b.max for b in self._blocks.current], default=None),
                 samples=self._counts["samples"],
                 frames={str(outcome): self._frames[outcome] for outcome in Outcome},
                 refused=dict(self._refused),
                 duplicate_samples=self._counts["duplicates"],
                 late_slots=self._counts["late"],
+                blocks=len(self._blocks.current),
+                block_bytes=self._blocks.size,
+                cache_bytes=self._blocks.cache.size,
+                cache_hits=self._blocks.cache.hits,
+                cache_misses=self._blocks.cache.misses,
                 wal_segments=len(self._wal.segments),
                 wal_bytes=self._wal.size,
                 wal_pending_bytes=self._wal.pending,
-                bytes_written=self._wal.bytes_written,
+                bytes_written=self._wal.bytes_written + self._blocks.bytes_written,
                 commits=self._counts["commits"],
                 failed_commits=self._counts["failed_commits"],
                 paused=self._paused,
                 loss=self._wal.loss,
             )
+
+
+def _outside(frame: Frame, low: int, high: int) -> Frame:
+    """The slots of a frame that are not between the two times (inclusive)."""
+    keep = np.flatnonzero((frame.timestamps < low) | (frame.timestamps > high))
+    presence = None if frame.presence is None else frame.presence[:, keep]
+    return Frame(frame.header, frame.timestamps[keep], frame.values[:, keep], presence)
 
 
 def _pack_labels(labels: Labels) -> bytes:

@@ -260,14 +260,21 @@ class Wal:
             batch.file.close()
             batch.file = None
 
-    def roll(self) -> None:
-        """Begin a new segment with the next record."""
+    def roll(self) -> Callable[[], int]:
+        """Begin a new segment with the next record; after a commit the result is a number between old and new ones."""
         with self._lock:
-            if self._batches:
-                self._batches[-1].size = max(self._batches[-1].size, self._segment_bytes)
+            newest = self._batches[-1] if self._batches else None
+            if newest is not None:
+                newest.size = max(newest.size, self._segment_bytes)
+
+        def number() -> int:
+            segment = newest.segment if newest is not None else None
+            return 1 + (segment.number if segment is not None else self._number)
+
+        return number
 
     def drop(self, unneeded: Callable[[Segment], bool]) -> int:
-        """Remove the oldest segments as long as they are `unneeded`, never one that is still written; how many."""
+        """Remove the oldest segments while they are `unneeded`, never one that is still written; how many."""
         with self._commit_lock:
             with self._lock:
                 open_now = [batch.segment for batch in self._batches]

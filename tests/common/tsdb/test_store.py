@@ -218,17 +218,16 @@ def test_retention_drops_old_samples_and_log_segments_but_not_ranges(tmp_path: P
     options = StoreOptions(retention_ms=10_000, wal_segment_bytes=1)
     store = Store.open(tmp_path, options, clock)
     store.add_schema(encode_schema(SCHEMA))
-    for seq in range(1000):
+    for seq in range(60):
         store.append_frame(frame(seq, [seq * 1000], [[seq]] * 3))
     store.commit()
     store.maintain()
-    assert store.stats().wal_segments < 500
+    assert store.stats().wal_segments < 20
     again = reopen(store, clock, options)
     try:
         kept = everything(again)["up"]
-        assert kept[-11:] == [(t * 1000, float(t)) for t in range(989, 1000)]
-        assert len(kept) < 520
-        assert again.have(SOURCE) == {EPOCH: RangeSet([(0, 999)])}
+        assert kept == [(t * 1000, float(t)) for t in range(49, 60)]
+        assert again.have(SOURCE) == {EPOCH: RangeSet([(0, 59)])}
     finally:
         again.close()
 

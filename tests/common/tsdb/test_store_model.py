@@ -1,6 +1,7 @@
 """The store against the dictionary model: any sequence of appends and restarts reads back exactly."""
 
 import math
+import os
 import struct
 import tempfile
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ import hypothesis.strategies as st
 import numpy as np
 from hypothesis import given, settings
 
+from common.files import Appender, SystemAppender, SystemFiles
 from common.frames.codec import encode
 from common.frames.model import ABSENT, STALE, Epoch, FrameKey, Schema, SourceId, SubSchema, encode_schema
 from common.labels import Labels, Matcher, MatchType
@@ -50,6 +52,32 @@ class TargetOp:
     target: int
 
 
+@dataclass(frozen=True)
+class CutOp:
+    before: int
+
+
+class UnsyncedFiles(SystemFiles):
+    """Leaves durability out: this test kills nothing, and syncing is most of its time."""
+
+    def create(self, path: Path) -> Appender:
+        return UnsyncedFile(path, os.O_CREAT | os.O_EXCL)
+
+    def append(self, path: Path) -> Appender:
+        return UnsyncedFile(path, 0)
+
+    def sync_dir(self, path: Path) -> None:
+        pass
+
+
+class UnsyncedFile(SystemAppender):
+    def sync(self) -> None:
+        pass
+
+
+Op = AppendOp | TargetOp | CutOp | str
+
+
 @st.composite
 def append_ops(draw: st.DrawFn) -> AppendOp:
     schema = draw(st.integers(0, len(SCHEMAS) - 1))
@@ -76,6 +104,7 @@ OPS = st.one_of(
     append_ops(),
     st.builds(TargetOp, st.integers(0, 1), st.integers(0, len(TARGETS) - 1)),
     st.sampled_from(["commit", "restart", "maintain"]),
+    st.builds(CutOp, st.sampled_from([1, 2000, 3000, 51_000, 2**50])),
 )
 
 
@@ -123,11 +152,11 @@ def exactly(batches: Iterable[RowBatch]) -> dict[Labels, list[tuple[int, bytes |
     }
 
 
-def run(ops: list[AppendOp | TargetOp | str], start: int, end: int, matcher: Matcher) -> None:
+def run(ops: list[Op], start: int, end: int, matcher: Matcher) -> None:
     model = Model()
     with tempfile.TemporaryDirectory() as folder:
         options = StoreOptions(wal_segment_bytes=2000, retention_ms=0)
-        store = Store.open(Path(folder), options, FakeClock())
+        store = Store.open(Path(folder), options, FakeClock(), UnsyncedFiles())
         try:
             for schema in SCHEMAS:
                 store.add_schema(encode_schema(schema))
@@ -138,13 +167,15 @@ def run(ops: list[AppendOp | TargetOp | str], start: int, end: int, matcher: Mat
                     case TargetOp():
                         store.set_target(SOURCES[op.source], TARGETS[op.target])
                         model.targets[op.source] = TARGETS[op.target]
+                    case CutOp():
+                        store.cut(op.before)
                     case "commit":
                         store.commit()
                     case "maintain":
                         store.maintain()
                     case _:
                         store.close()
-                        store = Store.open(Path(folder), options, FakeClock())
+                        store = Store.open(Path(folder), options, FakeClock(), UnsyncedFiles())
                         for schema in SCHEMAS:
                             store.add_schema(encode_schema(schema))
                 compare(store, model.samples, start, end, matcher)
@@ -173,6 +204,6 @@ def compare(store: Store, model: MemoryQuerier, start: int, end: int, matcher: M
     ),
 )
 def test_any_sequence_of_appends_and_restarts_reads_back_as_the_model_says(
-    ops: list[AppendOp | TargetOp | str], start: int, end: int, matcher: Matcher
+    ops: list[Op], start: int, end: int, matcher: Matcher
 ) -> None:
     run(ops, start, end, matcher)

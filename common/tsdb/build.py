@@ -1,0 +1,316 @@
+"""Writes blocks: takes rows of any origin, joins them, sorts them by metric and target, and encodes them in groups."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.files import Appender, Files
+from common.frames.model import SubSchema
+from common.labels import Labels
+from common.sample import MetricMeta
+from common.tsdb.block import (
+    HEADER,
+    LINES_PER_PART,
+    MAGIC,
+    VERSION,
+    BlockIndex,
+    Footer,
+    MetricEntry,
+    Name,
+    encode_index,
+    pack_footer,
+    pack_part,
+)
+from common.tsdb.join import Joined, Piece, join_rows
+from common.tsdb.rows import encode_rows
+from common.tsdb.timelines import Times, encode_timelines
+
+ROWS: Final = 128
+SLOTS: Final = 480
+BATCH_CELLS: Final = 1 << 22
+"""Cells that are joined at once: 32 MB of values."""
+MAX_BLOCK_BYTES: Final = 1 << 30
+
+
+class Origin(Protocol):
+    """Where rows for a block come from."""
+
+    def metrics(self) -> Mapping[str, int]:
+        """Metric names with bounds of their cells."""
+        ...
+
+    def pieces(self, metrics: frozenset[str]) -> Iterator[Piece[Name]]:
+        """Rows of these metrics, in the block's time range."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How samples are cut into groups: rows and slots of a group, and zstd's level."""
+
+    rows: int = ROWS
+    slots: int = SLOTS
+    level: int = 3
+
+
+class BlockWriter:
+    """Writes one block, metric by metric. Use `build`."""
+
+    def __init__(self, files: Files, path: Path, number: int, shape: Shape) -> None:
+        self._shape = shape
+        self._header = HEADER.pack(MAGIC, VERSION, number)
+        self._file: Appender = files.create(path)
+        self._file.write(self._header)
+        self._targets: dict[Labels, int] = {}
+        self._metrics: list[MetricEntry] = []
+        self._lines: dict[bytes, int] = {}
+        self._waiting: list[Times] = []
+        self._line_first: list[int] = []
+        self._line_last: list[int] = []
+        self._parts: list[tuple[int, int]] = []
+        self.samples = 0
+        self.series = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        return self._file.size
+
+    def close(self) -> None:
+        """Release the file."""
+        self._file.close()
+
+    def _part(self, body: bytes) -> tuple[int, int]:
+        data = pack_part(body, self._shape.level)
+        at = self._file.size
+        self._file.write(data)
+        return at, len(data)
+
+    def _line(self, times: NDArray[np.int64], stale: NDArray[np.bool_] | None) -> int:
+        if stale is not None and not stale.any():
+            stale = None
+        digest = hashlib.blake2b(times.tobytes(), digest_size=16)
+        if stale is not None:
+            digest.update(stale.tobytes())
+        number = self._lines.setdefault(digest.digest(), len(self._lines))
+        if number == len(self._line_first):
+            self._waiting.append((times.copy(), None if stale is None else stale.copy()))
+            self._line_first.append(int(times[0]))
+            self._line_last.append(int(times[-1]))
+            if len(self._waiting) == LINES_PER_PART:
+                self._flush_lines()
+        return number
+
+    def _flush_lines(self) -> None:
+        if self._waiting:
+            self._parts.append(self._part(encode_timelines(self._waiting)))
+            self._waiting.clear()
+
+    def add(self, metric: str, rows: list["_Row"], meta: Sequence[MetricMeta]) -> None:
+        """Write all rows of one metric, in the order given."""
+        places: dict[Labels, int] = {}
+        row_of, target_of = [], []
+        for row in rows:
+            labels, target = row.split()
+            row_of.append(places.setdefault(labels, len(places)))
+            target_of.append(self._targets.setdefault(target, len(self._targets)))
+        groups: list[tuple[int, int, int, int]] = []
+        series: list[int] = []
+        lines: list[int] = []
+        start = [0]
+        widths = np.array([row.width for row in rows])
+        for window in range(0, int(widths.max()), self._shape.slots):
+            long = np.flatnonzero(widths > window)
+            for at in range(0, len(long), self._shape.rows):
+                members = long[at : at + self._shape.rows].tolist()
+                body, numbers = self._group([rows[m] for m in members], window)
+                first = min(self._line_first[n] for n in numbers)
+                groups.append((*self._part(body), first, max(self._line_last[n] for n in numbers)))
+                series += members
+                lines += numbers
+                start.append(len(series))
+        offset, length, first, last = np.array(groups, np.int64).T.copy()
+        self._metrics.append(
+            MetricEntry(
+                SubSchema(metric, tuple(places), tuple(meta)),
+                np.array(row_of, np.int64),
+                np.array(target_of, np.int64),
+                offset,
+                length,
+                first,
+                last,
+                np.array(start, np.int64),
+                np.array(series, np.int64),
+                np.array(lines, np.int64),
+                int(widths.sum()),
+            )
+        )
+        self.series += len(rows)
+
+    def _group(self, rows: list["_Row"], window: int) -> tuple[bytes, list[int]]:
+        """Encoded values of rows from slot `window` on, and the numbers of their lines."""
+        lines: list[int] = []
+        width = max(min(row.width - window, self._shape.slots) for row in rows)
+        values = np.zeros((len(rows), width))
+        void = np.zeros((len(rows), width), np.bool_)
+        known: dict[tuple[int, int], tuple[int, NDArray[np.bool_] | None]] = {}
+        for r, row in enumerate(rows):
+            line = row.joined.timelines[row.timeline]
+            end = min(window + width, row.width)
+            key = (id(row.joined), row.timeline)
+            if key not in known:
+                stale = None if line.stale is None else line.stale[window:end]
+                known[key] = self._line(line.timestamps[window:end], stale), stale
+            number, stale = known[key]
+            values[r, : end - window] = row.joined.values[row.row, window:end]
+            void[r, end - window :] = True
+            if stale is not None:
+                void[r, : end - window] = stale
+            lines.append(number)
+            self.samples += end - window
+        if void.any():
+            where = np.where(void, 0, np.arange(1, width + 1))
+            np.maximum.accumulate(where, axis=1, out=where)
+            values = np.take_along_axis(np.concatenate((np.zeros((len(rows), 1)), values), axis=1), where, axis=1)
+        return encode_rows(values), lines
+
+    def finish(self, rank: int, log: int) -> Footer:
+        """Write timelines, index and footer, and make the file durable."""
+        self._flush_lines()
+        index = BlockIndex(
+            list(self._targets),
+            self._metrics,
+            np.array(self._line_first, np.int64),
+            np.array(self._line_last, np.int64),
+            np.array([at for at, _ in self._parts], np.int64),
+            np.array([length for _, length in self._parts], np.int64),
+        )
+        offset, length = self._part(encode_index(index))
+        low, high = min(self._line_first), max(self._line_last)
+        footer = Footer(offset, length, low, high, self.samples, self.series, rank, log)
+        self._file.write(pack_footer(footer, self._header))
+        self._file.sync()
+        return footer
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    joined: Joined[Name]
+    row: int
+    timeline: int
+    width: int
+    name: Name
+
+    def split(self) -> tuple[Labels, Labels]:
+        """Row labels, and those target labels that the row doesn't name itself."""
+        index, row, target = self.name
+        labels = index.rows[row]
+        if target.names.isdisjoint(index.names()):
+            return labels, target.labels
+        return labels, target.labels.drop([name for name, _ in labels])
+
+
+def build(
+    files: Files,
+    directory: Path,
+    number: Callable[[], int],
+    origins: Sequence[Origin],
+    *,
+    rank: int | None,
+    log: int,
+    meta: Callable[[str], Sequence[MetricMeta]],
+    shape: Shape,
+) -> list[Path]:
+    """Write all rows of `origins` to new blocks in `directory` (more than one only beyond 1 GiB); their paths.
+
+    Rows of one label set are joined, first arrival first. Files have the suffix `.tmp`: rename them once all are there.
+    OSError leaves nothing behind. `rank` None: the block's own number.
+    """
+    sizes: dict[str, int] = {}
+    for origin in origins:
+        for name, cells in origin.metrics().items():
+            sizes[name] = sizes.get(name, 0) + cells
+    written: list[Path] = []
+    writer: BlockWriter | None = None
+    current = 0
+    try:
+        for names, share, shares in _batches(sizes):
+            by_metric: dict[str, list[_Row]] = {}
+            pieces = [piece for origin in origins for piece in origin.pieces(names)]
+            if shares > 1:
+                pieces = [_share(piece, share, shares) for piece in pieces]
+            for joined in join_rows(pieces):
+                _collect(joined, by_metric)
+            for metric in sorted(by_metric):
+                rows = by_metric[metric]
+                rows.sort(key=_place)
+                if writer is None:
+                    current = number()
+                    path = directory / f"{current:08d}.blk.tmp"
+                    files.unlink(path)
+                    writer = BlockWriter(files, path, current, shape)
+                    written.append(path)
+                writer.add(metric, rows, meta(metric))
+                if writer.size > MAX_BLOCK_BYTES:
+                    writer.finish(current if rank is None else rank, log)
+                    writer.close()
+                    writer = None
+        if writer is not None:
+            writer.finish(current if rank is None else rank, log)
+    except BaseException:
+        if writer is not None:
+            writer.close()
+        for path in written:
+            files.unlink(path)
+        raise
+    if writer is not None:
+        writer.close()
+    return written
+
+
+def _batches(sizes: Mapping[str, int]) -> Iterator[tuple[frozenset[str], int, int]]:
+    """Metric names in batches of bounded cells; one that is larger alone comes in several shares of its series."""
+    batch: list[str] = []
+    cells = 0
+    for name in sorted(sizes):
+        if batch and cells + sizes[name] > BATCH_CELLS:
+            yield frozenset(batch), 0, 1
+            batch, cells = [], 0
+        if sizes[name] > BATCH_CELLS:
+            shares = -(-sizes[name] // BATCH_CELLS)
+            for share in range(shares):
+                yield frozenset([name]), share, shares
+            continue
+        batch.append(name)
+        cells += sizes[name]
+    if batch:
+        yield frozenset(batch), 0, 1
+
+
+def _share(piece: Piece[Name], share: int, shares: int) -> Piece[Name]:
+    """The rows of a piece that fall to one of several shares."""
+    rows = np.flatnonzero(piece.prints % np.uint64(shares) == share)
+    return Piece(
+        piece.prints[rows],
+        piece.lines,
+        piece.line_of[rows],
+        lambda some: piece.values(rows[some]),
+        lambda some: piece.labels(rows[some]),
+    )
+
+
+def _collect(joined: Joined[Name], by_metric: dict[str, list[_Row]]) -> None:
+    widths = [len(line.timestamps) for line in joined.timelines]
+    for row, (name, timeline) in enumerate(zip(joined.labels, joined.timeline_of.tolist(), strict=True)):
+        metric = name[0].rows[name[1]].name
+        by_metric.setdefault(metric, []).append(_Row(joined, row, timeline, widths[timeline], name))
+
+
+def _place(row: _Row) -> tuple[int, int, int]:
+    index, at, target = row.name
+    return target.serial, index.serial, at

@@ -1,0 +1,51 @@
+"""A byte-bounded cache of what reading a block costs most: unpacked row groups, decoded values, timelines."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+
+class DecodeCache:
+    """Least recently used entries go first. Safe for many threads; two may load the same entry at once."""
+
+    def __init__(self, limit: int) -> None:
+        """At most `limit` bytes, as the loaders count them."""
+        self.limit = limit
+        self.size = 0
+        self.hits = 0
+        self.misses = 0
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+
+    def peek(self, key: Hashable) -> Any:
+        """The entry, or None; counts as use."""
+        with self._lock:
+            found = self._entries.get(key)
+            if found is None:
+                return None
+            self._entries.move_to_end(key)
+            self.hits += 1
+            return found[0]
+
+    def get(self, key: Hashable, load: Callable[[], tuple[Any, int]]) -> Any:
+        """The entry, loaded as (value, bytes) if it is not there; one larger than the limit is not kept."""
+        found = self.peek(key)
+        if found is not None:
+            return found
+        value, size = load()
+        with self._lock:
+            self.misses += 1
+            if size <= self.limit and key not in self._entries:
+                self._entries[key] = value, size
+                self.size += size
+                while self.size > self.limit:
+                    _, (_, gone) = self._entries.popitem(last=False)
+                    self.size -= gone
+        return value
+
+    def clear(self) -> None:
+        """Empty it, as benchmarks of cold reads do."""
+        with self._lock:
+            self._entries.clear()
+            self.size = 0

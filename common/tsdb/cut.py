@@ -1,0 +1,86 @@
+"""What goes from the head into blocks: views of its chunks as origin of rows, and the time ranges to cut. Pure."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.tsdb.block import Name
+from common.tsdb.blocks import DAY, HOUR, WINDOW
+from common.tsdb.head import View, pieces
+from common.tsdb.index import RowIndex, Target
+from common.tsdb.join import Piece
+from common.tsdb.registry import Selection, StoredSchema
+
+MAX_WINDOWS = 12
+"""Two-hour blocks of one cut; beyond, whole days are cut into one block each."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadOrigin:
+    """Samples of views between two times (inclusive)."""
+
+    strands: Sequence[tuple[StoredSchema, Target, Sequence[View]]]
+    start: int
+    end: int
+
+    def metrics(self) -> Mapping[str, int]:
+        """As Origin.metrics."""
+        cells: Counter[str] = Counter()
+        for schema, _, views in self.strands:
+            slots = sum(
+                int(np.count_nonzero((view.timestamps >= self.start) & (view.timestamps <= self.end))) for view in views
+            )
+            if slots:
+                for name, columns in schema.metrics().items():
+                    cells[name] += slots * len(columns)
+        return cells
+
+    def pieces(self, metrics: frozenset[str]) -> Iterator[Piece[Name]]:
+        """As Origin.pieces."""
+        chosen: dict[bytes, Selection | None] = {}
+        for schema, target, views in self.strands:
+            if schema.hash not in chosen:
+                chosen[schema.hash] = schema.selection(metrics)
+            selection = chosen[schema.hash]
+            if selection is None:
+                continue
+            prints = selection.prints(target)
+            naming = _Names(selection.names(), target)
+            for view in views:
+                yield from pieces(view, selection.columns, prints, naming.read, self.start, self.end)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Names:
+    rows: list[tuple[RowIndex, int]]
+    target: Target
+
+    def read(self, positions: NDArray[np.intp]) -> list[Name]:
+        return [(*self.rows[at], self.target) for at in positions.tolist()]
+
+
+def ranges(views: Sequence[View], before: int) -> list[tuple[int, int]]:
+    """Time ranges (inclusive) for blocks of all samples of the views below `before`, in order of time."""
+    windows: set[int] = set()
+    for view in views:
+        times = view.timestamps[view.timestamps < before]
+        windows.update(np.unique(times // WINDOW).tolist())
+    if len(windows) <= MAX_WINDOWS:
+        return [(w * WINDOW, (w + 1) * WINDOW - 1) for w in sorted(windows)]
+    newest = max(windows)
+    recent = sorted(w for w in windows if newest - w < MAX_WINDOWS)
+    edge = recent[0] * WINDOW
+    days = sorted({w * WINDOW // DAY for w in windows if w * WINDOW < edge})
+    return [
+        *((d * DAY, min((d + 1) * DAY, edge) - 1) for d in days),
+        *((w * WINDOW, (w + 1) * WINDOW - 1) for w in recent),
+    ]
+
+
+def due(newest: int, oldest: int) -> int | None:
+    """Up to where the head should be cut now (exclusive), or None: what is older than an hour, in whole windows."""
+    before = (newest - HOUR) // WINDOW * WINDOW
+    return before if oldest < before else None
