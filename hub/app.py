@@ -268,7 +268,7 @@ class Hub:
         outputs = []
         if indicators:
             try:
-                pins = Pins.open()
+                pins = Pins.open(self._options.data)
                 stack.callback(pins.close)
                 outputs = pins.outputs(indicators)
             except BrambleError as err:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from aiohttp import web
+from prometheus_client import Gauge, Summary
 
 from common.errors import QueryTimeoutError
 from hub.api.envelope import ApiError, ErrorType
@@ -26,6 +27,16 @@ class QueryRunner:
         self._most_waiting = state.limits.max_concurrency * QUEUE_FACTOR
         self.waiting = 0
         self.active = 0
+        registry = state.registry
+        Gauge("prometheus_engine_queries", "Queries that run or wait.", registry=registry).set_function(
+            lambda: self.active + self.waiting
+        )
+        Gauge("prometheus_engine_queries_concurrent_max", "Most queries that run at once.", registry=registry).set(
+            state.limits.max_concurrency
+        )
+        self._seconds = Summary(
+            "prometheus_engine_query_duration_seconds", "Time of queries by part.", ["slice"], registry=registry
+        )
 
     async def run(self, job: Callable[[threading.Event], T], timeout_ms: int | None = None) -> T:
         """The job's result; `cancel` is set for it when the client goes away or the deadline passes.
@@ -48,7 +59,9 @@ class QueryRunner:
         finally:
             self.waiting -= 1
         cancel = threading.Event()
-        left = max(0.0, timeout - (self._state.clock.monotonic() - began))
+        started = self._state.clock.monotonic()
+        self._seconds.labels("queue_time").observe(started - began)
+        left = max(0.0, timeout - (started - began))
         self.active += 1
         try:
             future = self._state.executor.submit(job, cancel)
@@ -65,6 +78,8 @@ class QueryRunner:
         except asyncio.CancelledError:
             cancel.set()
             raise
+        finally:
+            self._seconds.labels("inner_eval").observe(self._state.clock.monotonic() - started)
 
     def _release(self) -> None:
         self.active -= 1

@@ -5,10 +5,12 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from common.frames.model import SourceId
 from common.labels import Labels
 from common.promql.engine import Engine, EngineOptions
 from common.rules.alerting import Change, Event
@@ -17,7 +19,10 @@ from common.rules.model import AlertState
 from common.sample import STALE_NAN, Millis
 from common.testing import FakeClock
 from common.tsdb.memory import MemoryQuerier, read_all
-from hub.rules import RuleManager, RuleOptions, evaluator, last_due, tick_offset
+from common.tsdb.options import StoreOptions
+from common.tsdb.store import Store
+from common.tsdb.writer import SourceWriter
+from hub.rules import RuleManager, RuleOptions, evaluator, last_due, store_writers, tick_offset
 
 UP = Labels.of(__name__="up", instance="a")
 
@@ -287,3 +292,38 @@ def test_the_last_tick_due_is_at_most_an_interval_ago(now: int) -> None:
     tick = last_due("file;group", 60_000, now)
     assert tick <= now < tick + 60_000
     assert tick % 60_000 == tick_offset("file;group", 60_000)
+
+
+async def test_rule_series_live_in_the_real_store_and_survive_a_restart(clock: FakeClock, tmp_path: Path) -> None:
+    store = Store.open(tmp_path, StoreOptions(), clock)
+    up = SourceWriter(store, SourceId(b"u" * 16), Labels.of(job="node"))
+
+    def manager(store: Store) -> RuleManager:
+        engine = Engine(EngineOptions(), clock)
+        made = RuleManager(
+            evaluator(engine, store), store, store_writers(store), clock, InlineExecutor(), CollectorRegistry()
+        )
+        made.apply(load_rules(SLOW, "r.yml"))
+        return made
+
+    async def play(rules: RuleManager, minutes: range) -> None:
+        for minute in minutes:
+            now = Millis(start + minute * 60_000)
+            up.write(now, [(UP, 0.0)])
+            await rules.evaluate("r.yml;g", now)
+
+    start = clock.now()
+    await play(manager(store), range(50))
+    store.commit()
+    store.close()
+    store = Store.open(tmp_path, StoreOptions(), clock)
+    up = SourceWriter(store, SourceId(b"u" * 16), Labels.of(job="node"))
+    restarted = manager(store)
+    await play(restarted, range(55, 66))
+    assert restarted.firing() == []
+    await play(restarted, range(66, 68))
+    assert [labels.get("job") for labels in restarted.firing()] == ["node"]
+    result = Engine(EngineOptions(), clock).instant(store, "count by (alertstate) (ALERTS)", start + 67 * 60_000)
+    assert result.matrix is not None
+    assert [labels.get("alertstate") for labels in result.matrix.labels] == ["firing"]
+    store.close()

@@ -25,6 +25,12 @@ def test_a_row_of_values_is_written_as_each_value_by_itself(row: list[float]) ->
     assert encode.values(np.array(row, dtype=np.float64)) == [sample_text(value).encode() for value in row]
 
 
+@given(st.floats(-8, 23), st.integers(0, 17))
+def test_values_of_every_magnitude_and_precision_are_written_alike(power: float, digits: int) -> None:
+    value = float(f"{10.0**power:.{digits}g}")
+    assert encode.values(np.array([value, -value])) == [sample_text(x).encode() for x in (value, -value)]
+
+
 @pytest.mark.parametrize("value", [1e15, 1e16, 123456789012345678.0, 1e-4, 9.99e-5, 1e-5, -0.0, 2.0**53, 0.1 + 0.2])
 def test_values_at_the_seams_of_the_fast_path_are_written_alike(value: float) -> None:
     assert encode.values(np.array([value, 1.0])) == [sample_text(value).encode(), b"1"]

@@ -241,6 +241,14 @@ async def test_requests_are_counted_by_handler_and_code(api: Api) -> None:
     assert 'prometheus_http_requests_total{code="400",handler="/api/v1/query"} 1.0' in text
 
 
+async def test_queries_are_timed_and_their_number_shown(api: Api) -> None:
+    await api.data("/api/v1/query", query="1")
+    text = await (await (await api.client()).get("/metrics")).text()
+    assert 'prometheus_engine_query_duration_seconds_count{slice="inner_eval"} 1.0' in text
+    assert "prometheus_engine_queries 0.0" in text
+    assert "prometheus_engine_queries_concurrent_max 20.0" in text
+
+
 async def test_a_route_prefix_moves_everything_and_the_root_leads_there(api: Api) -> None:
     api.web(route_prefix="/bramble/")
     client = await api.client()
