@@ -105,13 +105,15 @@ class LogQuerier:
             times = np.array(slots.timestamps, np.int64)
             values = np.stack([np.frombuffer(column, np.float64) for column in slots.columns], axis=1)
             add(-1, slots.schema, times, values, _cells(slots), slots.provisional)
-        found: list[Piece] = []
+        found: list[Piece[Labels]] = []
         for known, rows, chunk in chunks.values():
             if chunk.slots:
                 found += self._pieces(known, rows, chunk, start, end)
         yield from join(found, budget)
 
-    def _pieces(self, known: _Known, rows: NDArray[np.intp], chunk: Chunk, start: int, end: int) -> Iterator[Piece]:
+    def _pieces(
+        self, known: _Known, rows: NDArray[np.intp], chunk: Chunk, start: int, end: int
+    ) -> Iterator[Piece[Labels]]:
         def labels(some: NDArray[np.intp]) -> list[Labels]:
             return [known.index.labels(row, self._target) for row in rows[some].tolist()]
 
