@@ -1,5 +1,6 @@
 """Frames as numpy arrays: what the hub and the readers of a log use. FORMAT.md draws the bytes."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from numpy.typing import NDArray
 from common.errors import FrameError
 from common.frames.envelope import (
     LEVEL,
+    LIMIT,
+    POWERS,
+    RAW,
     Buffer,
     pack,
     read_correction,
@@ -34,6 +38,7 @@ from common.frames.model import (
 
 _F64 = np.dtype("<f8")
 _U64 = np.dtype("<u8")
+_POWERS = np.array(POWERS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,9 +101,7 @@ def encode_body(
                 raise FrameError("cell states are 0, 1 or 2, one a value")
             out.append(section(Section.PRESENCE, _encode_presence(presence)))
             bits = _fill(bits, presence)
-        first = bits[:, 0]
-        rest = bits[:, 1:] ^ bits[:, :-1]
-        out.append(section(Section.VALUES, b"\0" + _planes(first) + _planes(rest)))
+        out.append(section(Section.VALUES, _encode_values(bits)))
     out.append(record_sections(provisional, correction))
     return b"".join(out)
 
@@ -132,13 +135,66 @@ def decode_body(header: FrameHeader, body: bytes) -> Frame:
     return Frame(header, timestamps, values, presence, provisional, correction)
 
 
-def _planes(bits: NDArray[np.uint64]) -> bytes:
-    return np.ascontiguousarray(bits).view(np.uint8).reshape(-1, 8).T.tobytes()
+def _scales(values: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The scale of each row (RAW where it isn't decimal), and the integers of the decimal rows in order."""
+    scales = np.full(len(values), RAW, np.uint8)
+    integers = np.zeros(values.shape, np.int64)
+    left = np.flatnonzero(~(np.signbit(values) & (values == 0)).any(axis=1))
+    with np.errstate(invalid="ignore", over="ignore"):
+        for scale, power in enumerate(POWERS):
+            if not len(left):
+                break
+            cells = values[left]
+            products = cells * power
+            small = (np.abs(products) < LIMIT).all(axis=1)
+            if not small.all():
+                left, cells, products = left[small], cells[small], products[small]
+            rounded = np.rint(products)
+            exact = (rounded / power == cells).all(axis=1)
+            scales[left[exact]] = scale
+            integers[left[exact]] = rounded[exact]
+            left = left[~exact]
+    return scales, integers[scales != RAW]
 
 
-def _unplane(data: memoryview, count: int) -> NDArray[np.uint64]:
-    planes = np.frombuffer(data, np.uint8).reshape(8, count)
-    return np.ascontiguousarray(planes.T).view(_U64).reshape(count)
+def _encode_values(bits: NDArray[np.uint64]) -> bytes:
+    scales, integers = _scales(bits.view(_F64))
+    first, changes = _zigzag(integers[:, 0]), _zigzag(np.diff(integers, axis=1))
+    widths = bytes([_width(first), _width(changes)])
+    raw = bits[scales == RAW]
+    return b"".join(
+        (
+            b"\0",
+            scales.tobytes(),
+            widths,
+            _planes(first, widths[0]),
+            _planes(changes, widths[1]),
+            _planes(raw[:, 0], 8),
+            _planes(raw[:, 1:] ^ raw[:, :-1], 8),
+        )
+    )
+
+
+def _zigzag(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    return ((numbers << 1) ^ (numbers >> 63)).view(_U64)
+
+
+def _unzigzag(numbers: NDArray[np.uint64]) -> NDArray[np.int64]:
+    return (numbers >> np.uint64(1)).view(np.int64) ^ -(numbers & np.uint64(1)).view(np.int64)
+
+
+def _width(numbers: NDArray[np.uint64]) -> int:
+    return (int(numbers.max(initial=0)).bit_length() + 7) // 8
+
+
+def _planes(numbers: NDArray[np.uint64], width: int) -> bytes:
+    return np.ascontiguousarray(numbers).view(np.uint8).reshape(-1, 8)[:, :width].T.tobytes()
+
+
+def _unplane(data: memoryview, count: int, width: int) -> NDArray[np.uint64]:
+    out = np.zeros((count, 8), np.uint8)
+    out[:, :width] = np.frombuffer(data, np.uint8).reshape(width, count).T
+    return out.view(_U64).reshape(count)
 
 
 def _fill(bits: NDArray[np.uint64], presence: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -154,14 +210,41 @@ def _decode_values(kind: int, payload: memoryview, rows: int, slots: int) -> NDA
         raise FrameError(f"values of kind {kind}; this version reads floats (0): update it")
     if not payload or payload[0] != 0:
         raise FrameError("values of an unknown encoding: update this program")
-    if len(payload) != 1 + 8 * rows * slots:
+    rest = slots - 1
+    if len(payload) < rows + 3:
+        raise FrameError("values end too early")
+    scales = np.frombuffer(payload[1 : rows + 1], np.uint8)
+    raw = scales == RAW
+    decimal = rows - int(np.count_nonzero(raw))
+    widths = payload[rows + 1], payload[rows + 2]
+    sizes = [decimal * widths[0], decimal * rest * widths[1], 8 * (rows - decimal), 8 * (rows - decimal) * rest]
+    if max(widths) > 8 or len(payload) != rows + 3 + sum(sizes):
         raise FrameError(f"{len(payload)} bytes of values for {rows} x {slots} cells")
-    bits = np.empty((rows, slots), _U64)
-    bits[:, 0] = _unplane(payload[1 : 1 + 8 * rows], rows)
-    if slots > 1:
-        bits[:, 1:] = _unplane(payload[1 + 8 * rows :], rows * (slots - 1)).reshape(rows, slots - 1)
-        np.bitwise_xor.accumulate(bits, axis=1, out=bits)
-    return bits.view(_F64)
+    if scales[~raw].max(initial=0) >= len(POWERS):
+        raise FrameError("values with an unknown scale")
+    at = np.cumsum([rows + 3, *sizes])
+    parts = [payload[a:b] for a, b in itertools.pairwise(at.tolist())]
+    bits: NDArray[np.uint64] | None = None
+    if decimal < rows:
+        bits = np.empty((rows - decimal, slots), _U64)
+        bits[:, 0] = _unplane(parts[2], rows - decimal, 8)
+        if rest:
+            bits[:, 1:] = _unplane(parts[3], (rows - decimal) * rest, 8).reshape(-1, rest)
+            np.bitwise_xor.accumulate(bits, axis=1, out=bits)
+        if not decimal:
+            return bits.view(_F64)
+    integers = np.empty((decimal, slots), np.int64)
+    integers[:, 0] = _unzigzag(_unplane(parts[0], decimal, widths[0]))
+    if rest:
+        integers[:, 1:] = _unzigzag(_unplane(parts[1], decimal * rest, widths[1])).reshape(-1, rest)
+        np.cumsum(integers, axis=1, out=integers)
+    values = np.empty((rows, slots), _F64)
+    if bits is None:
+        np.divide(integers, _POWERS[scales][:, None], out=values)
+    else:
+        values[raw] = bits.view(_F64)
+        values[~raw] = integers / _POWERS[scales[~raw]][:, None]
+    return values
 
 
 def _encode_presence(presence: NDArray[np.uint8]) -> bytes:

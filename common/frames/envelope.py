@@ -28,6 +28,9 @@ from common.frames.varint import Reader, put_varint
 
 MEDIA_TYPE: Final = "application/vnd.bramble.frames"
 LEVEL: Final = 3
+RAW: Final = 255
+POWERS: Final = tuple(10.0**scale for scale in range(10))
+LIMIT: Final = 2.0**53
 
 _SECTION = struct.Struct("<BBBBI")
 _BOOT = struct.Struct("<16sq")

@@ -23,6 +23,7 @@ from common.frames.model import (
     FrameKey,
     Provisional,
     SchemaHash,
+    Section,
     SourceId,
     read_header,
 )
@@ -42,10 +43,16 @@ special = st.sampled_from(
 )
 
 
+decimals = st.builds(lambda n, k: n / 10.0**k, st.integers(-(2**54), 2**54), st.integers(0, 11))
+small = st.builds(lambda n, k: n / 10.0**k, st.integers(-200, 10_000), st.integers(0, 10))
+
+
 @st.composite
 def matrices(draw):
     rows, slots = draw(st.integers(1, 9)), draw(st.integers(1, 9))
-    values = draw(hnp.arrays(np.float64, (rows, slots), elements=st.one_of(special, st.floats(width=64))))
+    kinds = st.sampled_from([special, st.floats(width=64), decimals, small, st.just(0.0), st.one_of(special, small)])
+    lines = [draw(st.lists(draw(kinds), min_size=slots, max_size=slots)) for _ in range(rows)]
+    values = np.array([struct.pack(f"<{slots}d", *line) for line in lines]).view(np.float64).reshape(rows, slots)
     states = st.sampled_from(draw(st.sampled_from([[1], [0, 1, 2], [1, 1, 1, 1, 1, 1, 2, 0]])))
     presence = draw(hnp.arrays(np.uint8, (rows, slots), elements=states))
     steps = draw(st.lists(st.one_of(st.integers(1, 50), st.integers(1, 2**40)), min_size=slots, max_size=slots))
@@ -105,6 +112,17 @@ def test_both_encoders_agree_where_pattern_indexes_widen(patterns):
     assert body == writer.encode_body(times, columns(values), states(presence))
     frame = codec.decode(envelope.pack(KEY, times, patterns, body))
     assert np.array_equal(frame.cells, presence)
+
+
+@pytest.mark.parametrize(
+    ("row", "scale"),
+    [([1.0, 2.0], 0), ([0.5, 12.25], 2), ([1e-9, 3.0], 9), ([0.1 + 0.2, 0.5], 255), ([-0.0, 1.0], 255),
+     ([float("nan"), 1.0], 255), ([2.0**53, 0.0], 255), ([2.0**53 - 1, 0.0], 0), ([1e-10, 0.0], 255)],
+)  # fmt: skip
+def test_a_row_is_decimal_at_the_smallest_scale_that_gives_back_its_bits(row, scale):
+    body = codec.encode_body([1, 2], np.array([row]))
+    _, payload = envelope.sections(body)[Section.VALUES]
+    assert payload[1] == scale
 
 
 def test_an_all_present_frame_carries_no_presence():
@@ -266,15 +284,15 @@ def test_versions_are_negotiated_by_media_type(accept, version):
 
 def golden_cases():
     times = [1_700_000_000_000, 1_700_000_015_000, 1_700_000_030_001]
-    values = np.array([[1.0, 2.0, 4.0], [0.1, 0.1, -0.0], [float("inf"), 5e-324, 3e9]])
-    presence = np.array([[1, 1, 1], [1, 0, 2], [0, 0, 1]], np.uint8)
+    values = np.array([[1.0, 2.0, 4.0], [0.1, 0.1, -0.0], [float("inf"), 5e-324, 3e9], [36.5, 37.25, 36.0]])
+    presence = np.array([[1, 1, 1], [1, 0, 2], [0, 0, 1], [1, 1, 1]], np.uint8)
     yield "full", codec.encode_body(times, values)
     yield "gaps", codec.encode_body(times, values, presence)
     yield "provisional", codec.encode_body(times[:1], values[:, :1], None, Provisional(BOOT, 4242))
     yield "correction", codec.encode_body([], np.empty((0, 0)), None, None, Correction(BOOT, 1_699_999_000_000))
 
 
-@pytest.mark.parametrize(("name", "body"), list(golden_cases()))
+@pytest.mark.parametrize(("name", "body"), list(golden_cases()), ids=[name for name, _ in golden_cases()])
 def test_the_uncompressed_body_is_that_of_the_golden_file(name, body):
     assert body.hex(" ", 1) == (FIXTURES / f"{name}.hex").read_text().replace("\n", " ").strip()
 
