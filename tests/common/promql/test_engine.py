@@ -1,0 +1,179 @@
+"""The engine's face: result types, limits, cancellation, and the errors users' tools match."""
+
+import math
+
+import numpy as np
+import pytest
+
+from common.errors import QueryCanceledError, QueryError, QueryLimitError, QueryTimeoutError
+from common.labels import Labels
+from common.promql.ast import ValueType
+from common.promql.engine import Engine, EngineOptions
+from common.promql.errors import ParseError
+from common.promql.parser import parse
+from common.testing import FakeClock
+from common.tsdb.memory import MemoryQuerier
+
+MINUTE = 60_000
+
+
+@pytest.fixture
+def querier() -> MemoryQuerier:
+    store = MemoryQuerier(rows_per_batch=3)
+    for series in range(10):
+        labels = Labels.of(__name__="m", i=str(series), half=str(series % 2))
+        for slot in range(21):
+            store.add(labels, slot * MINUTE, float(series * 100 + slot))
+    return store
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+def test_an_instant_query_gives_each_type_of_value(engine: Engine, querier: MemoryQuerier) -> None:
+    assert engine.instant(querier, "1 + 1", 0).scalar == 2
+    assert engine.instant(querier, '"text"', 0).string == "text"
+    vector = engine.instant(querier, "sum by (half) (m)", 10 * MINUTE)
+    assert vector.type is ValueType.VECTOR
+    assert vector.matrix is not None
+    assert {str(x): float(v[0]) for x, v in zip(vector.matrix.labels, vector.matrix.values, strict=True)} == {
+        '{half="0"}': 2050.0,
+        '{half="1"}': 2550.0,
+    }
+    raw = engine.instant(querier, 'm{i="3"}[2m]', 10 * MINUTE)
+    assert raw.type is ValueType.MATRIX
+    assert [(s.timestamps.tolist(), s.values.tolist()) for s in raw.series] == [
+        ([9 * MINUTE, 10 * MINUTE], [309.0, 310.0])
+    ]
+
+
+def test_a_range_query_is_a_matrix_sorted_by_labels(engine: Engine, querier: MemoryQuerier) -> None:
+    result = engine.range(querier, "sort_desc(m)", 0, 2 * MINUTE, MINUTE)
+    assert result.matrix is not None
+    assert [x.get("i") for x in result.matrix.labels] == [i for _, i in sorted((str(n % 2), str(n)) for n in range(10))]
+    assert result.matrix.timestamps.tolist() == [0, MINUTE, 2 * MINUTE]
+    assert result.warnings == [
+        "PromQL warning: sort is ineffective for range queries since results are always ordered by labels (1:1)"
+    ]
+
+
+def test_a_scalar_over_a_range_is_a_matrix(engine: Engine, querier: MemoryQuerier) -> None:
+    result = engine.range(querier, "time()", 0, 2 * MINUTE, MINUTE)
+    assert result.type is ValueType.MATRIX
+    assert result.matrix is not None
+    assert result.matrix.values.tolist() == [[0.0, 60.0, 120.0]]
+
+
+def test_an_expression_tree_is_as_good_as_its_text(engine: Engine, querier: MemoryQuerier) -> None:
+    result = engine.instant(querier, parse("quantile_over_time(2, m[5m])"), 5 * MINUTE)
+    assert result.matrix is not None
+    assert np.isposinf(result.matrix.values).all()
+    assert result.warnings == ["PromQL warning: quantile value should be between 0 and 1, got 2 (1:20)"]
+
+
+def test_text_that_is_no_query_is_a_parse_error(engine: Engine, querier: MemoryQuerier) -> None:
+    with pytest.raises(ParseError, match="1:5: parse error"):
+        engine.instant(querier, "sum(", 0)
+
+
+@pytest.mark.parametrize(("query", "name"), [('"a"', "string"), ("m[5m]", "range vector")])
+def test_a_range_query_of_another_type_is_refused(engine, querier, query: str, name: str) -> None:
+    with pytest.raises(QueryError, match=f'invalid expression type "{name}" for range query'):
+        engine.range(querier, query, 0, MINUTE, MINUTE)
+
+
+def test_a_range_with_too_many_steps_is_refused(engine: Engine, querier: MemoryQuerier) -> None:
+    with pytest.raises(QueryError, match="exceeded maximum resolution of 11,000 points"):
+        engine.range(querier, "m", 0, 11_001 * MINUTE, MINUTE)
+
+
+def test_more_samples_than_the_limit_are_refused_whether_read_or_made(querier: MemoryQuerier) -> None:
+    with pytest.raises(QueryLimitError, match="too many samples"):
+        Engine(EngineOptions(max_samples=20)).instant(querier, "rate(m[20m])", 20 * MINUTE)
+    with pytest.raises(QueryLimitError, match="too many samples"):
+        Engine(EngineOptions(max_samples=100)).range(querier, "m", 0, 20 * MINUTE, MINUTE)
+
+
+def test_a_fold_needs_only_its_groups_in_memory(querier: MemoryQuerier) -> None:
+    result = Engine(EngineOptions(max_samples=100)).range(querier, "sum(m)", 0, 20 * MINUTE, MINUTE)
+    assert result.peak_samples <= 100
+    assert result.samples_read == 210
+
+
+def test_the_deadline_is_checked_inside(querier: MemoryQuerier, clock: FakeClock) -> None:
+    class Slow(MemoryQuerier):
+        def select(self, *args, **kwargs):
+            for batch in querier.select(*args, **kwargs):
+                clock._move(clock.monotonic() + 1)
+                yield batch
+
+    with pytest.raises(QueryTimeoutError, match="query timed out in expression evaluation"):
+        Engine(EngineOptions(timeout=2.5), clock).instant(Slow(), "sum(m)", 10 * MINUTE)
+    Engine(EngineOptions(timeout=20), clock).instant(Slow(), "sum(m)", 10 * MINUTE)
+
+
+def test_a_query_that_nobody_waits_for_stops(engine: Engine, querier: MemoryQuerier) -> None:
+    asked = []
+
+    def cancel() -> bool:
+        asked.append(1)
+        return len(asked) > 3
+
+    with pytest.raises(QueryCanceledError, match="query was canceled in expression evaluation"):
+        engine.instant(querier, "sum(m)", 10 * MINUTE, cancel=cancel)
+
+
+def test_the_lookback_can_be_set_for_one_query(engine: Engine, querier: MemoryQuerier) -> None:
+    late = 22 * MINUTE
+    found = engine.instant(querier, "count(m)", late)
+    missed = engine.instant(querier, "count(m)", late, lookback_ms=2 * MINUTE)
+    assert found.matrix is not None
+    assert found.matrix.values.tolist() == [[10.0]]
+    assert missed.matrix is not None
+    assert missed.matrix.labels == []
+
+
+def test_features_decide_what_is_accepted(querier: MemoryQuerier) -> None:
+    with pytest.raises(ParseError):
+        Engine().instant(querier, "limitk(2, m)", 0)
+    allowed = Engine(EngineOptions(features=frozenset({"promql-experimental-functions"})))
+    result = allowed.instant(querier, "limitk(2, m)", 0)
+    assert result.matrix is not None
+    assert len(result.matrix.labels) == 2
+
+
+def test_limit_ratio_and_its_complement_part_the_series(querier: MemoryQuerier) -> None:
+    engine = Engine(EngineOptions(features=frozenset({"promql-experimental-functions"})))
+    some = engine.instant(querier, "limit_ratio(0.4, m)", 0).matrix
+    rest = engine.instant(querier, "limit_ratio(-0.6, m)", 0).matrix
+    assert some is not None
+    assert rest is not None
+    assert not set(some.labels) & set(rest.labels)
+    assert len(some.labels) + len(rest.labels) == 10
+
+
+def test_topk_orders_an_instant_vector(engine: Engine, querier: MemoryQuerier) -> None:
+    result = engine.instant(querier, "topk(3, m)", 0)
+    assert result.matrix is not None
+    assert result.matrix.values[:, 0].tolist() == [900.0, 800.0, 700.0]
+
+
+def test_a_parameter_that_is_no_number_of_series_is_refused(engine: Engine, querier: MemoryQuerier) -> None:
+    with pytest.raises(QueryError, match="Parameter value is NaN"):
+        engine.instant(querier, "topk(NaN, m)", 0)
+    with pytest.raises(QueryError, match=r"Scalar value 1e\+300 overflows int64"):
+        engine.instant(querier, "topk(1e300, m)", 0)
+
+
+def test_rate_of_what_is_no_counter_is_told(engine: Engine, querier: MemoryQuerier) -> None:
+    result = engine.instant(querier, "sum(rate(m[5m]))", 10 * MINUTE)
+    assert result.infos == [
+        'PromQL info: metric might not be a counter, name does not end in _total/_sum/_count/_bucket: "m" (1:10)'
+    ]
+
+
+def test_nan_and_infinity_are_values(engine: Engine, querier: MemoryQuerier) -> None:
+    assert math.isnan(engine.instant(querier, "0 / 0", 0).scalar)
+    assert engine.instant(querier, "-1 / 0", 0).scalar == -math.inf
