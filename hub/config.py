@@ -16,6 +16,7 @@ from common.config import Duration, FieldError, Size, load, load_file, option
 from common.errors import ConfigError
 from common.labels import NAME, Labels, is_legacy_label_name, is_legacy_metric_name
 from common.panel.config import DEFAULT_INDICATORS, IndicatorConfig, check_indicators
+from common.relabel import RelabelConfig
 from common.units import format_duration
 
 DEFAULT_FILE = Path("prometheus.yml")
@@ -178,7 +179,7 @@ class ScrapeConfig:
     UNSUPPORTED: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(_OTHER_DISCOVERY, f"{_LATER}; list the targets in static_configs"),
         **dict.fromkeys(
-            ("relabel_configs", "metric_relabel_configs", "oauth2", "tls_config", "proxy_url", "no_proxy",
+            ("oauth2", "tls_config", "proxy_url", "no_proxy",
              "proxy_from_environment", "proxy_connect_header", "http_headers", "enable_http2", "scrape_protocols",
              "fallback_scrape_protocol", "track_timestamps_staleness", "keep_dropped_targets",
              "scrape_failure_log_file", "native_histogram_bucket_limit", "native_histogram_min_bucket_factor",
@@ -210,6 +211,12 @@ class ScrapeConfig:
     body_size_limit: Size | None = field(default=None, metadata=option("largest scrape uncompressed"))
     target_limit: int | None = field(default=None, metadata=option("most targets of this job"))
     static_configs: tuple[StaticConfig, ...] = field(default=(), metadata=option("listed targets"))
+    relabel_configs: tuple[RelabelConfig, ...] = field(
+        default=(), metadata=option("relabelling of targets before they are scraped")
+    )
+    metric_relabel_configs: tuple[RelabelConfig, ...] = field(
+        default=(), metadata=option("relabelling of samples before they are stored")
+    )
 
     def __post_init__(self) -> None:
         """As Prometheus checks it."""

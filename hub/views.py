@@ -1,7 +1,7 @@
 """What the API and the page see of targets, agents and indicators: read from the running parts, on the event loop."""
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 
 from common.clock import Clock
 from common.labels import Labels
@@ -15,6 +15,7 @@ from hub.intake.scrape import ScrapeManager
 
 POOL = "bramble"
 DISCOVERY_POOL = "bramble-discovery"
+MAX_DROPPED = 10_000
 
 
 def _health(ok: bool | None) -> Health:
@@ -109,8 +110,9 @@ class Targets:
         )
 
     def dropped(self) -> Sequence[DroppedTarget]:
-        """See TargetsView: nothing is dropped without relabelling."""
-        return ()
+        """See TargetsView."""
+        found = islice(self._scrapes.dropped(), MAX_DROPPED)
+        return [DroppedTarget(discovered_labels=labels.to_dict(), scrape_pool=job) for job, labels in found]
 
     def pools(self) -> Sequence[str]:
         """See TargetsView."""

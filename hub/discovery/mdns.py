@@ -5,7 +5,9 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from zeroconf import InterfaceChoice, ServiceStateChange, Zeroconf
+import ifaddr  # zeroconf's own way of listing interfaces
+from zeroconf import Error as ZeroconfError
+from zeroconf import ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from common.clock import Clock
@@ -18,7 +20,7 @@ SERVICE = "_bramble._tcp.local."
 API_VERSION = "1"
 MAX_WAITING = 4096
 RESOLVE_MS = 3_000
-RETRY_SECONDS = 60.0
+CHECK_SECONDS = 15.0
 
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?\Z")
 _ID = re.compile(r"[0-9a-f]{32}\Z")
@@ -61,15 +63,29 @@ def _preference(address: str) -> tuple[bool, bool, bool]:
     return parsed.is_loopback, parsed.is_link_local, parsed.version == 6
 
 
+def interfaces() -> tuple[str, ...]:
+    """IPv4 addresses of this machine, loopback included, sorted; multicast goes out on each."""
+    return tuple(
+        sorted(
+            ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips if isinstance(ip.ip, str) and ip.is_IPv4
+        )
+    )
+
+
 class MdnsBrowser:
-    """A service that reports every agent seen; `problem` says why there is no mDNS, if so."""
+    """A service that reports every agent seen and follows changes of the network; `problem` says why it can't."""
 
     name = "mdns"
 
-    def __init__(self, seen: Callable[[Announced], None], clock: Clock, interfaces: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        seen: Callable[[Announced], None],
+        clock: Clock,
+        list_interfaces: Callable[[], tuple[str, ...]] = interfaces,
+    ) -> None:
         self._seen = seen
         self._clock = clock
-        self._interfaces = list(interfaces) or InterfaceChoice.All
+        self._list = list_interfaces
         self._names: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
         self._complained: dict[str, str] = {}
         self.problem = ""
@@ -77,26 +93,42 @@ class MdnsBrowser:
         """Changes not looked at because MAX_WAITING others were waiting."""
 
     async def run(self) -> None:
-        """Browse until cancelled; without multicast say so, and try again each minute."""
+        """Browse until cancelled; where multicast is not to be had say so, and look again."""
         while True:
-            try:
-                zeroconf = AsyncZeroconf(interfaces=self._interfaces)
-            except OSError as err:
-                if not self.problem:
-                    _log.warn("no mDNS here: agents are found by static addresses only (bramble.agents)", error=err)
-                self.problem = f"mDNS is not available: {err.strerror or err}"
-                await self._clock.sleep(RETRY_SECONDS)
-                continue
-            if self.problem:
-                _log.info("mDNS works again")
-                self.problem = ""
-            browser = AsyncServiceBrowser(zeroconf.zeroconf, [SERVICE], handlers=[self._changed])
-            try:
-                while True:
-                    await self._resolve(zeroconf, await self._names.get())
-            finally:
-                await browser.async_cancel()
-                await zeroconf.async_close()
+            found = await asyncio.to_thread(self._list)
+            problem = await self._browse(found) if found else "no network interface is up"
+            told = problem and f"mDNS is not available: {problem}"
+            if told and told != self.problem:
+                _log.warn("no mDNS here: agents are found by static addresses only (bramble.agents)", error=problem)
+            self.problem = told
+            if problem:
+                await self._clock.sleep(CHECK_SECONDS)
+
+    async def _browse(self, found: tuple[str, ...]) -> str:
+        """Browse on these interfaces until they change; why it can't be, else an empty text."""
+        try:
+            zeroconf = AsyncZeroconf(interfaces=list(found))
+        except (OSError, RuntimeError, ZeroconfError) as err:
+            return getattr(err, "strerror", None) or str(err)
+        if self.problem:
+            _log.info("mDNS works now", interfaces=",".join(found))
+            self.problem = ""
+        browser = AsyncServiceBrowser(zeroconf.zeroconf, [SERVICE], handlers=[self._changed])
+        try:
+            async with asyncio.TaskGroup() as group:
+                resolving = group.create_task(self._resolve_all(zeroconf))
+                while await asyncio.to_thread(self._list) == found:
+                    await self._clock.sleep(CHECK_SECONDS)
+                resolving.cancel()
+        finally:
+            await browser.async_cancel()
+            await zeroconf.async_close()
+        _log.info("the network changed: looking for agents anew")
+        return ""
+
+    async def _resolve_all(self, zeroconf: AsyncZeroconf) -> None:
+        while True:
+            await self._resolve(zeroconf, await self._names.get())
 
     def _changed(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         if state_change is ServiceStateChange.Removed:

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from common.labels import Labels
-from hub.config import HubConfig, ScrapeConfig
+from common.labels import EMPTY, Labels
+from common.relabel import relabel
+from common.units import format_duration, parse_duration
+from hub.config import HubConfig, ScrapeConfig, parse_address
 
 ADDRESS = "__address__"
 SCHEME = "__scheme__"
@@ -31,53 +33,91 @@ class Target:
     body_limit: int
 
     @property
+    def source_labels(self) -> Labels:
+        """Labels that the store adds to each row; none where metric relabelling decides on all of a sample's labels."""
+        return EMPTY if self.job.metric_relabel_configs else self.labels
+
+    @property
     def key(self) -> tuple[str, str, Labels]:
         """What makes it the same target after a reload."""
         return self.job.job_name, self.url, self.labels
 
 
-def targets(config: HubConfig) -> dict[str, list[Target] | str]:
-    """Targets by job name; a text instead says why a job has none (as when `target_limit` is exceeded)."""
+@dataclass(frozen=True, slots=True)
+class JobTargets:
+    """Targets of one job; `problem` says why it has none though some are listed, `dropped` are discovered labels."""
+
+    active: tuple[Target, ...] = ()
+    dropped: tuple[Labels, ...] = ()
+    problem: str = ""
+
+
+def targets(config: HubConfig) -> dict[str, JobTargets]:
+    """Targets by job name, relabelled."""
     return {job.job_name: _of_job(config, job) for job in config.scrape_configs}
 
 
-def _of_job(config: HubConfig, job: ScrapeConfig) -> list[Target] | str:
+def _of_job(config: HubConfig, job: ScrapeConfig) -> JobTargets:
     found: dict[tuple[str, str, Labels], Target] = {}
+    dropped: list[Labels] = []
     for group in job.static_configs:
         for address in group.targets:
-            target = _target(config, job, address, group.labels)
-            found.setdefault(target.key, target)
+            discovered = Labels.of(_discovered(config, job, address, group.labels))
+            try:
+                target = _target(config, job, discovered)
+            except ValueError as err:
+                return JobTargets(problem=f"target {address}: {err}")
+            if target is None:
+                dropped.append(discovered)
+            else:
+                found.setdefault(target.key, target)
     limit = config.limit(job, "target_limit")
     if limit and len(found) > limit:
-        return f"target_limit exceeded (number of targets: {len(found)}, limit: {limit})"
-    return list(found.values())
+        return JobTargets(problem=f"target_limit exceeded (number of targets: {len(found)}, limit: {limit})")
+    return JobTargets(tuple(found.values()), tuple(dropped))
 
 
-def _target(config: HubConfig, job: ScrapeConfig, address: str, own: dict[str, str]) -> Target:
-    interval, timeout = config.interval(job), config.timeout(job)
-    discovered = {
+def _discovered(config: HubConfig, job: ScrapeConfig, address: str, own: dict[str, str]) -> dict[str, str]:
+    return {
         "job": job.job_name,
         SCHEME: job.scheme.value,
         METRICS_PATH: job.metrics_path,
-        SCRAPE_INTERVAL: f"{interval / 1000:g}s",
-        SCRAPE_TIMEOUT: f"{timeout / 1000:g}s",
+        SCRAPE_INTERVAL: format_duration(config.interval(job)),
+        SCRAPE_TIMEOUT: format_duration(config.timeout(job)),
         **{PARAM + name: values[0] for name, values in job.params.items() if values},
         **own,
         ADDRESS: address,
     }
+
+
+def _target(config: HubConfig, job: ScrapeConfig, discovered: Labels) -> Target | None:
+    """The target after relabelling; None if that drops it, ValueError if its labels make no target."""
+    relabelled = relabel(discovered, job.relabel_configs)
+    if relabelled is None:
+        return None
+    labels = relabelled.to_dict()
+    address = labels.get(ADDRESS, "")
+    if not address:
+        return None
+    parse_address(address)
+    if labels.get(SCHEME) not in ("http", "https"):
+        raise ValueError(f'expected http or https as {SCHEME}, got "{labels.get(SCHEME, "")}"')
+    interval, timeout = (parse_duration(labels.get(name, "")) for name in (SCRAPE_INTERVAL, SCRAPE_TIMEOUT))
+    if not 0 < timeout <= interval:
+        raise ValueError(f"expected a scrape timeout above 0 and at most the interval, got {timeout} of {interval} ms")
     params = {name: list(values) for name, values in job.params.items()}
-    for name, value in discovered.items():
+    for name, value in labels.items():
         if name.startswith(PARAM):
             key = name.removeprefix(PARAM)
             params[key] = [value, *params.get(key, [])[1:]]
     query = urlencode(params, doseq=True)
-    path = discovered[METRICS_PATH] if discovered[METRICS_PATH].startswith("/") else "/" + discovered[METRICS_PATH]
-    labels = {name: value for name, value in discovered.items() if not name.startswith("__")}
+    path = "/" + labels.get(METRICS_PATH, "").removeprefix("/")
+    kept = {name: value for name, value in labels.items() if not name.startswith("__")}
     return Target(
         job=job,
-        url=f"{discovered[SCHEME]}://{discovered[ADDRESS]}{path}{'?' + query if query else ''}",
-        labels=Labels.of({"instance": discovered[ADDRESS], **labels}),
-        discovered=Labels.of(discovered),
+        url=f"{labels[SCHEME]}://{address}{path}{'?' + query if query else ''}",
+        labels=Labels.of({"instance": address, **kept}),
+        discovered=discovered,
         interval=interval,
         timeout=timeout,
         sample_limit=config.limit(job, "sample_limit"),

@@ -16,10 +16,11 @@ from common.exposition.parse import Format
 from common.frames.model import SourceId
 from common.labels import NAME, Labels
 from common.logs import EventLog
+from common.relabel import relabel
 from common.sample import MetricMeta, MetricType, Millis
 from common.tsdb.store import Store
 from common.tsdb.writer import SourceWriter
-from hub.discovery.static import Target
+from hub.discovery.static import JobTargets, Target
 from hub.intake.commit import Committer
 from hub.intake.http import FAILURES, describe, read_bounded
 from hub.metrics import IntakeMetrics, program_version
@@ -78,14 +79,13 @@ def rename(exposed: Labels, target: Labels, honor: bool) -> Labels:
 
 
 def check_labels(labels: Labels, target: Target) -> None:
-    """LimitError if a row has, with its target labels, too many labels or one that is too long."""
-    full = target.labels.merge(labels)
-    if target.label_limit and len(full) > target.label_limit:
+    """LimitError if a full label set has too many labels or one that is too long."""
+    if target.label_limit and len(labels) > target.label_limit:
         raise LimitError(
-            f'label_limit exceeded (metric: "{labels.name[:50]}", number of labels: {len(full)}, '
+            f'label_limit exceeded (metric: "{labels.name[:50]}", number of labels: {len(labels)}, '
             f"limit: {target.label_limit})"
         )
-    for name, value in full:
+    for name, value in labels:
         for text, limit, what in (
             (name, target.label_name_limit, "label_name_length_limit"),
             (value, target.label_value_limit, "label_value_length_limit"),
@@ -97,12 +97,25 @@ def check_labels(labels: Labels, target: Target) -> None:
                 )
 
 
+def row(exposed: Labels, target: Target) -> Labels | None:
+    """The row under which an exposed series is stored, or None where metric relabelling drops it."""
+    renamed = rename(exposed, target.labels, target.job.honor_labels)
+    if not target.job.metric_relabel_configs:
+        return renamed
+    kept = relabel(target.labels.merge(renamed), target.job.metric_relabel_configs)
+    if kept is None or not kept.pairs:
+        return None
+    if NAME not in kept:
+        raise FormatError(f"metric_relabel_configs leave {exposed} without a metric name")
+    return kept
+
+
 @dataclass(slots=True)
 class _Layout:
-    """The rows of the target's label sets, kept while those stay the same."""
+    """The rows of the target's label sets (None: dropped), kept while those stay the same."""
 
     exposed: Sequence[Labels] = ()
-    rows: list[Labels] = field(default_factory=list)
+    rows: list[Labels | None] = field(default_factory=list)
     known: frozenset[Labels] = frozenset()
 
 
@@ -147,7 +160,10 @@ class TargetScraper:
         self._parser = LineParser()
         self._layout = _Layout()
         source = target_id(target)
-        self._writer = SourceWriter(store, source, target.labels)
+        self._writer = SourceWriter(store, source, target.source_labels)
+        self._reports = (
+            [target.labels.merge(each) for each in _REPORT] if target.job.metric_relabel_configs else _REPORT
+        )
         # Series with timestamps of their own get no stale markers, as in Prometheus: theirs is another writer.
         self._store, self._source = store, source
         self._stamped: SourceWriter | None = None
@@ -238,12 +254,11 @@ class TargetScraper:
             found = self._parser.parse(fetched.body, fetched.form)
             scraped = len(found.values) + found.duplicates
             self._metrics.scrape_duplicates.inc(found.duplicates)
-            if self._target.sample_limit and len(found.values) > self._target.sample_limit:
-                self._metrics.exceeded_samples.inc()
-                raise LimitError(
-                    f"sample limit exceeded ({len(found.values)} samples, limit {self._target.sample_limit})"
-                )
             added = self._arrange(found)
+            kept = len(self._layout.rows) - self._layout.rows.count(None)
+            if self._target.sample_limit and kept > self._target.sample_limit:
+                self._metrics.exceeded_samples.inc()
+                raise LimitError(f"sample limit exceeded ({kept} samples, limit {self._target.sample_limit})")
             self._append(at, duration, found, scraped, added)
         except (FormatError, LimitError) as err:
             self._store_failure(at, duration, scraped)
@@ -256,24 +271,27 @@ class TargetScraper:
         if found.labels is layout.exposed:
             return 0
         target = self._target
-        rows = [rename(labels, target.labels, target.job.honor_labels) for labels in found.labels]
+        rows = [row(labels, target) for labels in found.labels]
+        known = frozenset(labels for labels in rows if labels is not None)
         if target.label_limit or target.label_name_limit or target.label_value_limit:
-            for labels in rows:
-                check_labels(labels, target)
-        known = frozenset(rows)
+            for labels in known:
+                check_labels(target.source_labels.merge(labels), target)
         added = len(known - layout.known)
         self._layout = _Layout(found.labels, rows, known)
         return added
 
     def _append(self, at: Millis, duration: float, found: Exposed, scraped: int, added: int) -> None:
         rows = self._layout.rows
-        report = self._report(1, duration, scraped, len(rows), added)
+        kept = len(rows) - rows.count(None)
+        report = self._report(1, duration, scraped, kept, added)
         if found.timestamps is None or not self._target.job.honor_timestamps:
-            plain = list(zip(rows, found.values, strict=True))
+            plain = [(labels, value) for labels, value in zip(rows, found.values, strict=True) if labels is not None]
         else:
             plain = []
             stamped: dict[int, list[tuple[Labels, float]]] = {}
             for labels, value, timestamp in zip(rows, found.values, found.timestamps, strict=True):
+                if labels is None:
+                    continue
                 (plain if timestamp is None else stamped.setdefault(timestamp, [])).append((labels, value))
             if len(stamped) > MAX_TIMESTAMPS:
                 raise LimitError(
@@ -282,11 +300,11 @@ class TargetScraper:
             self._append_stamped(stamped)
         self._writer.write(at, [*plain, *report], [*found.meta, *REPORT_META])
         self.state.meta = found.meta
-        self._metrics.scrape_samples.inc(len(found.values))
+        self._metrics.scrape_samples.inc(kept)
 
     def _append_stamped(self, stamped: Mapping[int, list[tuple[Labels, float]]]) -> None:
         if self._stamped is None:
-            self._stamped = SourceWriter(self._store, self._source, self._target.labels, lane=STAMPED_LANE)
+            self._stamped = SourceWriter(self._store, self._source, self._target.source_labels, lane=STAMPED_LANE)
         for timestamp in sorted(stamped):
             self._stamped.write(Millis(timestamp), stamped[timestamp])
             self._stamped.forget()
@@ -297,7 +315,7 @@ class TargetScraper:
         self._writer.write(at, self._report(0, duration, scraped, 0, 0), REPORT_META)
 
     def _report(self, up: int, duration: float, scraped: int, kept: int, added: int) -> list[tuple[Labels, float]]:
-        return list(zip(_REPORT, map(float, (up, duration, scraped, kept, added)), strict=True))
+        return list(zip(self._reports, map(float, (up, duration, scraped, kept, added)), strict=True))
 
 
 def media_type(header: str) -> Format:
@@ -333,21 +351,25 @@ class ScrapeManager:
     def __init__(self, make: Callable[[Target], TargetScraper], clock: Clock) -> None:
         self._make = make
         self._clock = clock
-        self._wanted: dict[str, list[Target] | str] = {}
+        self._wanted: dict[str, JobTargets] = {}
         self._running: dict[tuple[str, str, Labels], tuple[TargetScraper, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
 
-    def apply(self, targets: Mapping[str, list[Target] | str]) -> None:
-        """Scrape these targets (by job; a text says why a job has none) and no others."""
+    def apply(self, targets: Mapping[str, JobTargets]) -> None:
+        """Scrape these targets (by job) and no others."""
         self._wanted = dict(targets)
         for job, found in targets.items():
-            if isinstance(found, str):
-                _log.error("job has no targets", job=job, reason=found)
+            if found.problem:
+                _log.error("job has no targets", job=job, reason=found.problem)
         self._changed.set()
 
     def jobs(self) -> list[str]:
         """Names of all jobs, also of those without targets."""
         return list(self._wanted)
+
+    def dropped(self) -> list[tuple[str, Labels]]:
+        """Job and discovered labels of targets that relabelling dropped."""
+        return [(job, labels) for job, found in self._wanted.items() for labels in found.dropped]
 
     def states(self) -> list[TargetState]:
         """All targets, by job in the configuration's order."""
@@ -359,7 +381,7 @@ class ScrapeManager:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._changed.clear()
-                wanted = {t.key: t for found in self._wanted.values() if not isinstance(found, str) for t in found}
+                wanted = {t.key: t for found in self._wanted.values() for t in found.active}
                 for key in [key for key, (s, _) in self._running.items() if wanted.get(key) != s.state.target]:
                     scraper, task = self._running.pop(key)
                     task.cancel()

@@ -1,9 +1,12 @@
 """Announcements: what is taken as an agent and what is not."""
 
+import asyncio
+
 import pytest
 
 from common.frames.model import SourceId
-from hub.discovery.mdns import read_record
+from common.testing import FakeClock
+from hub.discovery.mdns import CHECK_SECONDS, MdnsBrowser, read_record
 from hub.fleet import Announced
 
 ID = "0a" * 16
@@ -50,3 +53,38 @@ def test_a_record_that_is_no_agent_is_refused_with_the_reason(
     found = read_record(server, port, addresses, text)
     assert isinstance(found, str)
     assert found.startswith(reason)
+
+
+async def test_without_an_interface_the_browser_says_so_and_looks_again(clock: FakeClock) -> None:
+    asked: list[int] = []
+
+    def none() -> tuple[str, ...]:
+        asked.append(1)
+        return ()
+
+    browser = MdnsBrowser(lambda found: None, clock, none)
+    task = asyncio.create_task(browser.run())
+    try:
+        for count in (1, 2):
+            while len(asked) < count or not browser.problem:
+                await clock.advance(CHECK_SECONDS)
+        assert browser.problem == "mDNS is not available: no network interface is up"
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+
+# zeroconf leaves its listening socket to the garbage collector when it can't bind the others.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_an_interface_that_cannot_be_used_is_a_problem_and_no_crash(clock: FakeClock) -> None:
+    browser = MdnsBrowser(lambda found: None, clock, lambda: ("192.0.2.1",))
+    task = asyncio.create_task(browser.run())
+    try:
+        while not browser.problem:
+            await clock.advance(CHECK_SECONDS)
+        assert browser.problem.startswith("mDNS is not available: ")
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.get_running_loop().shutdown_default_executor()

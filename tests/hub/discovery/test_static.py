@@ -3,14 +3,13 @@
 from common.config import load
 from common.labels import Labels
 from hub.config import HubConfig
-from hub.discovery.static import Target, targets
+from hub.discovery.static import JobTargets, Target, targets
 
 
 def one(job: str) -> Target:
     found = targets(load(HubConfig, f"scrape_configs: [{job}]", "x"))
     (listed,) = found.values()
-    assert isinstance(listed, list)
-    (target,) = listed
+    (target,) = listed.active
     return target
 
 
@@ -39,11 +38,45 @@ def test_labels_with_two_underscores_steer_the_scrape_and_vanish() -> None:
 
 def test_the_same_target_twice_is_one() -> None:
     found = targets(load(HubConfig, "scrape_configs: [{job_name: a, static_configs: [{targets: [pi, pi]}]}]", "x"))
-    assert len(found["a"]) == 1
+    assert len(found["a"].active) == 1
 
 
 def test_more_targets_than_the_limit_leave_the_job_without_any_and_say_so() -> None:
     found = targets(
         load(HubConfig, "scrape_configs: [{job_name: a, target_limit: 1, static_configs: [{targets: [p, q]}]}]", "x")
     )
-    assert found["a"] == "target_limit exceeded (number of targets: 2, limit: 1)"
+    assert found["a"].problem == "target_limit exceeded (number of targets: 2, limit: 1)"
+
+
+def job(text: str) -> JobTargets:
+    return targets(load(HubConfig, f"scrape_configs: [{text}]", "x"))["a"]
+
+
+def test_relabelling_makes_another_target_of_an_address() -> None:
+    found = job(
+        "{job_name: a, static_configs: [{targets: ['db:1']}], relabel_configs: ["
+        "{source_labels: [__address__], target_label: __param_target},"
+        "{source_labels: [__param_target], target_label: instance},"
+        "{target_label: __address__, replacement: 'probe:9115'},"
+        "{target_label: __metrics_path__, replacement: /probe}]}"
+    )
+    (target,) = found.active
+    assert target.url == "http://probe:9115/probe?target=db%3A1"
+    assert target.labels == Labels.of(job="a", instance="db:1")
+
+
+def test_a_target_that_relabelling_drops_is_listed_as_dropped() -> None:
+    found = job(
+        "{job_name: a, static_configs: [{targets: [p, q]}],"
+        " relabel_configs: [{source_labels: [__address__], regex: p, action: drop}]}"
+    )
+    assert [t.labels.get("instance") for t in found.active] == ["q"]
+    assert [labels.get("__address__") for labels in found.dropped] == ["p"]
+
+
+def test_relabelling_to_nonsense_leaves_the_job_without_targets_and_says_why() -> None:
+    found = job(
+        "{job_name: a, static_configs: [{targets: [p]}],"
+        " relabel_configs: [{target_label: __scheme__, replacement: ftp}]}"
+    )
+    assert found.problem == 'target p: expected http or https as __scheme__, got "ftp"'

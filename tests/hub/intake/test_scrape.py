@@ -22,7 +22,7 @@ from common.testing import FakeClock, settle
 from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
 from hub.config import HubConfig
-from hub.discovery.static import Target, targets
+from hub.discovery.static import JobTargets, Target, targets
 from hub.intake.commit import Committer
 from hub.intake.http import session
 from hub.intake.scrape import ScrapeManager, TargetScraper, rename
@@ -67,8 +67,7 @@ class Rig:
     def target(self, options: str = "") -> Target:
         text = f"scrape_configs: [{{job_name: j, static_configs: [{{targets: ['{self.address}']}}], {options}}}]"
         (found,) = targets(load(HubConfig, text, "x")).values()
-        assert isinstance(found, list)
-        return found[0]
+        return found.active[0]
 
     def scraper(self, options: str = "") -> TargetScraper:
         return self.make(self.target(options))
@@ -293,6 +292,20 @@ async def test_equal_samples_are_dropped_and_counted(rig: Rig) -> None:
     assert rig.latest("scrape_samples_scraped") == 2.0
 
 
+async def test_metric_relabelling_drops_and_changes_samples_but_not_the_report(rig: Rig) -> None:
+    scraper = rig.scraper(
+        "metric_relabel_configs: [{source_labels: [__name__], regex: go_.*, action: drop},"
+        "{regex: instance, action: labeldrop}, {source_labels: [x], target_label: y}]"
+    )
+    assert await rig.scrape(scraper, 'go_gc 1\na{x="1"} 2\n') == ""
+    matchers = [[Matcher(MatchType.RE, "__name__", "a|up|go_gc")]]
+    assert rig.store.series(matchers, Millis(0), Millis(2**60)) == [
+        Labels.of(__name__="a", job="j", x="1", y="1"),
+        Labels.of(__name__="up", job="j", instance=rig.address),
+    ]
+    assert (rig.latest("scrape_samples_scraped"), rig.latest("scrape_samples_post_metric_relabeling")) == (2.0, 1.0)
+
+
 async def test_nan_and_infinities_are_values(rig: Rig) -> None:
     await rig.scrape(rig.scraper(), "a NaN\nb +Inf\n")
     value = rig.latest("a")
@@ -304,7 +317,7 @@ async def test_nan_and_infinities_are_values(rig: Rig) -> None:
 async def test_the_manager_scrapes_each_target_on_its_ticks_and_drops_those_removed(rig: Rig) -> None:
     target = rig.target("scrape_interval: 10s")
     manager = ScrapeManager(rig.make, rig.clock)
-    manager.apply({"j": [target], "k": "target_limit exceeded"})
+    manager.apply({"j": JobTargets((target,)), "k": JobTargets(problem="target_limit exceeded")})
     task = asyncio.create_task(manager.run())
     try:
         await settle()
@@ -312,7 +325,7 @@ async def test_the_manager_scrapes_each_target_on_its_ticks_and_drops_those_remo
             await rig.clock.advance(10)
             await rig.until(lambda: rig.store.stats().samples == 6 * count)  # noqa: B023 - awaited here
         assert (manager.jobs(), manager.states()[0].ok) == (["j", "k"], True)
-        manager.apply({"j": []})
+        manager.apply({"j": JobTargets()})
         await rig.until(lambda: rig.latest("up") is None)
         assert manager.states() == []
     finally:
