@@ -172,10 +172,10 @@ def _cors(origin: str) -> Middleware:
     @web.middleware
     async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
         asking = request.headers.get("Origin")
-        if asking is None or not (anyone or allowed.fullmatch(asking)):
-            return await handler(request)
-        preflight = request.method == "OPTIONS" and request.path.find("/api/v1/") >= 0
+        preflight = request.method == "OPTIONS" and "/api/v1/" in request.path
         response = web.Response(status=204) if preflight else await handler(request)
+        if asking is None or not (anyone or allowed.fullmatch(asking)):
+            return response
         response.headers.update(_CORS)
         response.headers["Access-Control-Allow-Origin"] = "*" if anyone else asking
         if not anyone:

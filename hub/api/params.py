@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from aiohttp import web
 from multidict import MultiDict
@@ -22,6 +22,7 @@ MAX_TIME = Millis((2**63 - 1) // 1_000_000)
 
 UNLIMITED = 2**62
 MAX_SELECTORS = 100
+MAX_FIELDS = 1_000
 _EARLIEST = "-292273086-05-16T16:47:06Z"
 _LATEST = "292277025-08-18T07:12:54.999999999Z"
 _RFC3339 = re.compile(
@@ -39,13 +40,11 @@ async def read_form(request: web.Request) -> Form:
     """Parameters of the URL, and before them those of a POST's form body."""
     form: Form = MultiDict()
     if request.method == "POST" and request.content_type == "application/x-www-form-urlencoded":
+        body = await request.read()
         try:
-            posted = await request.post()
+            form.extend(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FIELDS))
         except ValueError as err:
             raise bad(f"error parsing form values: {err}") from None
-        for key, value in posted.items():
-            if isinstance(value, str):
-                form.add(key, value)
     form.extend(request.query)
     return form
 
