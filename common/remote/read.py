@@ -1,0 +1,158 @@
+"""Decodes remote read requests and encodes their answers of samples (prompb/remote.proto of Prometheus)."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.labels import Labels, Matcher, MatchType
+from common.remote.wire import (
+    BYTES,
+    VARINT,
+    WireError,
+    fields,
+    need,
+    read_text,
+    signed,
+    write_bytes,
+    write_text,
+    write_varint,
+)
+from common.sample import Millis
+from common.tsdb.querier import SelectHints
+
+_MATCH_TYPES = (MatchType.EQ, MatchType.NE, MatchType.RE, MatchType.NRE)
+MAX_QUERIES = 100
+"""Queries that one request may hold."""
+
+_DIGIT_LIMITS = [1 << (7 * digits) for digits in range(1, 10)]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadQuery:
+    """One query: samples with start <= timestamp <= end (ms) of the series that satisfy all matchers."""
+
+    start: Millis
+    end: Millis
+    matchers: tuple[Matcher, ...]
+    hints: SelectHints
+
+
+def decode_request(data: bytes) -> list[ReadQuery]:
+    """The queries of a `prometheus.ReadRequest`; WireError, or FormatError for a bad regular expression."""
+    queries = []
+    for number, kind, length, at in fields(data, 0, len(data)):
+        if number == 1:
+            need(number, kind, BYTES)
+            queries.append(_query(data, at, at + length))
+            if len(queries) > MAX_QUERIES:
+                raise WireError(f"more than {MAX_QUERIES} queries in a request")
+    return queries
+
+
+def _query(data: bytes, at: int, end: int) -> ReadQuery:
+    start = stop = 0
+    matchers = []
+    hints = SelectHints()
+    for number, kind, value, where in fields(data, at, end):
+        if number == 1:
+            need(number, kind, VARINT)
+            start = signed(value)
+        elif number == 2:
+            need(number, kind, VARINT)
+            stop = signed(value)
+        elif number == 3:
+            need(number, kind, BYTES)
+            matchers.append(_matcher(data, where, where + value))
+        elif number == 4:
+            need(number, kind, BYTES)
+            hints = _hints(data, where, where + value)
+    return ReadQuery(Millis(start), Millis(stop), tuple(matchers), hints)
+
+
+def _matcher(data: bytes, at: int, end: int) -> Matcher:
+    which, name, text = 0, "", ""
+    for number, kind, value, where in fields(data, at, end):
+        if number == 1:
+            need(number, kind, VARINT)
+            which = value
+        elif number == 2:
+            need(number, kind, BYTES)
+            name = read_text(data, where, value)
+        elif number == 3:
+            need(number, kind, BYTES)
+            text = read_text(data, where, value)
+    if which >= len(_MATCH_TYPES):
+        raise WireError(f"unknown matcher type {which}")
+    return Matcher(_MATCH_TYPES[which], name, text)
+
+
+def _hints(data: bytes, at: int, end: int) -> SelectHints:
+    integers: dict[int, int] = {}
+    func = ""
+    grouping = []
+    for number, kind, value, where in fields(data, at, end):
+        if kind == VARINT:
+            integers[number] = signed(value)
+        elif number == 2:
+            need(number, kind, BYTES)
+            func = read_text(data, where, value)
+        elif number == 5:
+            need(number, kind, BYTES)
+            grouping.append(read_text(data, where, value))
+    return SelectHints(integers.get(1, 0), integers.get(7, 0), func, tuple(grouping), bool(integers.get(6, 0)))
+
+
+def encode_series(labels: Labels, timestamps: NDArray[np.int64], values: NDArray[np.float64]) -> bytes:
+    """A `prometheus.TimeSeries` with these samples."""
+    parts = [write_bytes(1, write_text(1, name) + write_text(2, value)) for name, value in labels]
+    parts.append(_encode_samples(timestamps, values))
+    return b"".join(parts)
+
+
+def encode_result(series: Iterable[bytes]) -> bytes:
+    """A `prometheus.QueryResult` of series made by `encode_series`."""
+    return b"".join(write_bytes(1, each) for each in series)
+
+
+def encode_response(results: Sequence[bytes]) -> bytes:
+    """A `prometheus.ReadResponse`, one result a query, in their order."""
+    return b"".join(write_bytes(1, each) for each in results)
+
+
+def _encode_samples(timestamps: NDArray[np.int64], values: NDArray[np.float64]) -> bytes:
+    """Field 2 for every sample, whole runs of timestamps with equally long varints at once."""
+    if not len(timestamps):
+        return b""
+    # A negative number takes ten bytes.
+    digits = np.where(timestamps < 0, 10, 1 + np.searchsorted(_DIGIT_LIMITS, timestamps, side="right"))
+    starts = [0, *(np.flatnonzero(np.diff(digits)) + 1).tolist(), len(digits)]
+    unsigned = timestamps.astype(np.uint64)
+    parts = []
+    for begin, end in pairwise(starts):
+        width = int(digits[begin])
+        table = np.empty((end - begin, 12 + width), np.uint8)
+        table[:, 0] = 0x12
+        table[:, 1] = 10 + width
+        table[:, 2] = 0x09
+        table[:, 3:11] = np.ascontiguousarray(values[begin:end], "<f8").view(np.uint8).reshape(-1, 8)
+        table[:, 11] = 0x10
+        for digit in range(width):
+            piece = (unsigned[begin:end] >> np.uint64(7 * digit)) & np.uint64(0x7F)
+            table[:, 12 + digit] = piece | (0x80 if digit < width - 1 else 0)
+        parts.append(table.tobytes())
+    return b"".join(parts)
+
+
+def write_request(queries: Iterable[ReadQuery]) -> bytes:
+    """A `prometheus.ReadRequest` that asks for samples (for tools and tests)."""
+    out = []
+    for query in queries:
+        body = [write_varint(0x08), write_varint(query.start), write_varint(0x10), write_varint(query.end)]
+        for matcher in query.matchers:
+            which = write_varint(0x08) + write_varint(_MATCH_TYPES.index(matcher.type))
+            body.append(write_bytes(3, which + write_text(2, matcher.name) + write_text(3, matcher.value)))
+        out.append(write_bytes(1, b"".join(body)))
+    return b"".join(out)

@@ -1,0 +1,83 @@
+"""Remote read: requests to queries, samples to answers."""
+
+import contextlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from common.errors import FormatError
+from common.labels import Labels, Matcher, MatchType
+from common.remote.read import (
+    MAX_QUERIES,
+    ReadQuery,
+    decode_request,
+    encode_response,
+    encode_result,
+    encode_series,
+    write_request,
+)
+from common.remote.wire import BYTES, WireError, fields, write_bytes, write_int, write_text
+from common.remote.write import Decoder
+from common.tsdb.querier import SelectHints
+
+QUERY = ReadQuery(
+    -5,
+    1_700_000_000_000,
+    (Matcher(MatchType.EQ, "__name__", "up"), Matcher(MatchType.NRE, "job", "a.*")),
+    SelectHints(),
+)
+
+
+def test_a_request_gives_its_queries():
+    assert decode_request(write_request([QUERY, QUERY])) == [QUERY, QUERY]
+
+
+def test_hints_are_read():
+    hints = (
+        write_int(1, 15_000) + write_text(2, "rate") + write_text(5, "job") + write_int(6, 1) + write_int(7, 300_000)
+    )
+    (query,) = decode_request(write_bytes(1, write_bytes(4, hints)))
+    assert query.hints == SelectHints(15_000, 300_000, "rate", ("job",), True)
+
+
+def test_an_unknown_matcher_type_is_refused():
+    with pytest.raises(WireError, match="unknown matcher type 9"):
+        decode_request(write_bytes(1, write_bytes(3, write_int(1, 9))))
+
+
+def test_a_bad_regular_expression_is_refused():
+    with pytest.raises(FormatError, match="missing closing"):
+        decode_request(write_bytes(1, write_bytes(3, write_int(1, 2) + write_text(2, "a") + write_text(3, "("))))
+
+
+def test_too_many_queries_are_refused():
+    with pytest.raises(WireError, match=f"more than {MAX_QUERIES} queries"):
+        decode_request(write_request([QUERY] * (MAX_QUERIES + 1)))
+
+
+def test_a_response_has_one_result_a_query():
+    one = encode_result([encode_series(Labels.of(a="b"), np.array([1]), np.array([2.0]))])
+    response = encode_response([one, b""])
+    assert [length for _, kind, length, _ in fields(response, 0, len(response)) if kind == BYTES] == [len(one), 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False)), max_size=50))
+def test_encoded_samples_decode_to_the_same(samples):
+    # A result is a list of series in field 1, which is what a write request is.
+    labels = Labels.of(__name__="up", job="node")
+    times = np.array([time for time, _ in samples], np.int64)
+    values = np.array([value for _, value in samples], np.float64)
+    request = Decoder().decode_v1(encode_result([encode_series(labels, times, values)]))
+    assert request.series == [labels]
+    assert request.timestamps.tolist() == times.tolist()
+    assert request.values.tolist() == values.tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_request_or_are_refused(data):
+    with contextlib.suppress(FormatError):
+        decode_request(data)
