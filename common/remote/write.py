@@ -4,6 +4,7 @@ Formats: prompb/remote.proto and prompb/io/prometheus/write/v2/types.proto of Pr
 whole before anything of it is used: bytes that are broken anywhere give a WireError and nothing else.
 """
 
+import struct
 from array import array
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ _MIN_RUN = 8
 _MIN_RUN_BYTES = 12 * _MIN_RUN
 _MAX_RUN = 2048
 _SINGLES = 32
+_DOUBLE = struct.Struct("<d")
+_CONTINUED = bytes(range(0x80, 0x100))
 _TYPES = (
     MetricType.UNKNOWN,
     MetricType.COUNTER,
@@ -121,7 +124,8 @@ class Decoder:
     def decode_v1(self, data: bytes) -> WriteRequest:
         """A `prometheus.WriteRequest`."""
         build = _Build()
-        for number, kind, length, at in fields(data, 0, len(data)):
+        start = self._lead_v1(data, build)
+        for number, kind, length, at in fields(data, start, len(data)):
             if number == 1:
                 need(number, kind, BYTES)
                 self._series_v1(data, at, at + length, build)
@@ -151,6 +155,23 @@ class Decoder:
         build.metadata.extend(known)
         return build.finish()
 
+    def _lead_v1(self, data: bytes, build: "_Build") -> int:
+        """Decode the series that the request begins with, and give where something else is."""
+        at, end = 0, len(data)
+        while end - at >= 4 and data[at] == 0x0A:
+            length = data[at + 1]
+            body = at + 2
+            if length >= 0x80:
+                if data[body] >= 0x80:
+                    return at
+                length = length & 0x7F | data[body] << 7
+                body += 1
+            if body + length > end:
+                return at
+            self._series_v1(data, body, body + length, build)
+            at = body + length
+        return at
+
     def _series_v1(self, data: bytes, start: int, end: int, build: "_Build") -> None:
         # Every known writer puts the labels first; what stands there is the key of the label set.
         at = start
@@ -176,6 +197,10 @@ class Decoder:
         late: list[tuple[str, str]] = []
         mark = len(build.timestamps)
         while at < end:
+            # One sample alone is what most senders have of a series.
+            if end - at < 130 and data[at] == 0x12 and at + 2 + data[at + 1] == end:
+                _sample(data, at + 2, end, build)
+                break
             at = _bulk_samples(data, at, end, build)
             singles = 0
             for number, kind, length, where in fields(data, at, end):
@@ -283,10 +308,13 @@ def _bulk_samples(data: bytes, at: int, end: int, build: _Build) -> int:
 
 def _sample(data: bytes, at: int, end: int, build: _Build) -> None:
     if end - at > 10 and data[at] == 0x09 and data[at + 9] == 0x10:
-        timestamp, after = read_varint(data, at + 10, end)
-        if after == end:
-            build.values.append(read_double(data, at + 1))
-            build.timestamps.append(signed(timestamp))
+        timestamp = shift = 0
+        for byte in data[at + 10 : end]:
+            timestamp |= (byte & 0x7F) << shift
+            shift += 7
+        if shift < 64 and byte < 0x80 and data[at + 10 : end].translate(None, _CONTINUED) == data[end - 1 : end]:
+            build.values.append(_DOUBLE.unpack_from(data, at + 1)[0])
+            build.timestamps.append(timestamp)
             return
     value, timestamp, start = 0.0, 0, 0
     for number, kind, varint, where in fields(data, at, end):
@@ -306,6 +334,15 @@ def _sample(data: bytes, at: int, end: int, build: _Build) -> None:
 
 
 def _label(data: bytes, at: int, end: int) -> tuple[str, str]:
+    # The usual form, fast: 0A n NAME 12 m VALUE with one-byte lengths.
+    if end - at >= 4 and data[at] == 0x0A:
+        second = at + 2 + data[at + 1]
+        short = second + 2 <= end and data[at + 1] < 0x80 and data[second] == 0x12 and data[second + 1] < 0x80
+        if short and second + 2 + data[second + 1] == end:
+            try:
+                return data[at + 2 : second].decode(), data[second + 2 : end].decode()
+            except UnicodeDecodeError:
+                raise WireError(f"label at byte {at} is not UTF-8") from None
     name = value = ""
     for number, kind, length, where in fields(data, at, end):
         if number == 1:
@@ -333,7 +370,7 @@ def _valid_labels(pairs: list[tuple[str, str]]) -> Labels | str:
         return f"invalid labels {dict(pairs)}: {err}"
     if not labels.name:
         return f"invalid labels {labels}: no metric name"
-    if any(not name for name, _ in pairs):
+    if not labels.pairs[0][0]:
         return f"invalid labels {labels}: empty label name"
     return labels
 

@@ -20,11 +20,12 @@ from common.remote.read import (
 )
 from common.remote.wire import BYTES, WireError, fields, write_bytes, write_int, write_text
 from common.remote.write import Decoder
+from common.sample import Millis
 from common.tsdb.querier import SelectHints
 
 QUERY = ReadQuery(
-    -5,
-    1_700_000_000_000,
+    Millis(-5),
+    Millis(1_700_000_000_000),
     (Matcher(MatchType.EQ, "__name__", "up"), Matcher(MatchType.NRE, "job", "a.*")),
     SelectHints(),
 )
