@@ -7,118 +7,28 @@ from yarl import URL
 
 from tests.hub.api.conftest import Api
 
-PATHS = [
-    "query",
-    "query_range",
-    "query_exemplars",
-    "format_query",
-    "parse_query",
-    "labels",
-    "label/job/values",
-    "label/%FF/values",
-    "series",
-    "metadata",
-    "targets",
-    "targets/metadata",
-    "rules",
-    "alerts",
-    "status/tsdb",
-    "features",
-]
-PIECES = [
-    "up",
-    "{",
-    "}",
-    "(",
-    ")",
-    "[",
-    "]",
-    "5m",
-    "1h",
-    "'",
-    '"',
-    "\\",
-    "rate",
-    "sum",
-    "by",
-    "(job)",
-    '{__name__=~".+"}',
-    '{a="b"}',
-    "=~",
-    ".*",
-    "+",
-    "-",
-    "/",
-    "^",
-    "1",
-    "-1",
-    "1e400",
-    "NaN",
-    "Inf",
-    "@",
-    "start()",
-    "offset",
-    "bool",
-    "group_left",
-    "topk(3,",
-    "[5m:1m]",
-    "\x00",
-    "é",
-    "😀",
-    "%FF",
-    "absent(",
-    "vector(1)",
-    "time()",
-    "and",
-    "or",
-    "#c",
-    "info(",
-    "9999999999999999999",
-]
-VALUES = [
-    "0",
-    "1",
-    "-1",
-    "NaN",
-    "Inf",
-    "1e300",
-    "-1e300",
-    "x",
-    "5m",
-    "0x1",
-    "1.5",
-    "99999999999999999999",
-    "2023-01-01T00:00:00Z",
-    "2023-13-01T00:00:00Z",
-    "0000-00-00T00:00:00Z",
-    "9999-12-31T23:59:59+14:00",
-    "2023-06-30T23:59:60Z",
-    "0001-01-01T00:00:00-23:59",
-    "true",
-    "\x00",
-    "é",
-    "%FF",
-]
-KEYS = [
-    "time",
-    "start",
-    "end",
-    "step",
-    "timeout",
-    "limit",
-    "lookback_delta",
-    "stats",
-    "metric",
-    "limit_per_metric",
-    "state",
-    "scrapePool",
-    "type",
-    "rule_name[]",
-    "group_limit",
-    "group_next_token",
-    "exclude_alerts",
-    "file[]",
-]
+
+def words(*lines: str) -> list[str]:
+    """The blank-separated words of all lines."""
+    return [word for line in lines for word in line.split(" ")]
+
+
+PATHS = words(
+    "query query_range query_exemplars format_query parse_query labels label/job/values label/%FF/values series",
+    "metadata targets targets/metadata rules alerts status/tsdb features",
+)
+PIECES = words(
+    'up { } ( ) [ ] 5m 1h \' " \\ rate sum by (job) {__name__=~".+"} {a="b"} =~ .* + - / ^ 1 -1 1e400 NaN Inf @',
+    "start() offset bool group_left topk(3, [5m:1m] \x00 é 😀 %FF absent( vector(1) time() and or #c info( 9999999999",
+)
+VALUES = words(
+    "0 1 -1 NaN Inf 1e300 -1e300 x 5m 0x1 1.5 99999999999999999999 2023-01-01T00:00:00Z 2023-13-01T00:00:00Z true",
+    "0000-00-00T00:00:00Z 9999-12-31T23:59:59+14:00 2023-06-30T23:59:60Z 0001-01-01T00:00:00-23:59 \x00 é %FF",
+)
+KEYS = words(
+    "time start end step timeout limit lookback_delta stats metric limit_per_metric state scrapePool type",
+    "rule_name[] group_limit group_next_token exclude_alerts file[]",
+)
 CODES = {200, 400, 422, 503}
 
 
