@@ -300,14 +300,10 @@ class Block:
             chosen = np.ones(len(metric.entry.row), np.bool_)
             for k, matcher in enumerate(matchers):
                 hit = outcomes[metric.entry.target, k]
-                values = metric.index.names().get(matcher.name)
-                if values:
-                    rows = np.zeros(len(metric.index.rows), np.bool_)
-                    for value, of_value in values.items():
-                        if matcher.matches(value):
-                            rows[of_value] = True
-                    has = metric.index.has(matcher.name)
-                    hit = np.where(has[metric.entry.row], rows[metric.entry.row], hit)
+                column = metric.index.columns().get(matcher.name)
+                if column is not None:
+                    rows = column.match(matcher, False)
+                    hit = np.where(column.codes[metric.entry.row] < 0, hit, rows[metric.entry.row])
                 chosen &= hit
             series = np.flatnonzero(chosen)
             if len(series):
@@ -329,7 +325,8 @@ class Block:
         values: set[str] = set()
         for number, series in self.match(matchers):
             metric = self._metrics[number]
-            has = metric.index.has(name)[metric.entry.row[series]]
+            column = metric.index.columns().get(name)
+            has = np.zeros(len(series), np.bool_) if column is None else column.codes[metric.entry.row[series]] >= 0
             for row in np.unique(metric.entry.row[series[has]]).tolist():
                 values.add(metric.index.rows[row].get(name))
             for target in np.unique(metric.entry.target[series[~has]]).tolist():

@@ -210,7 +210,7 @@ class _Row:
         """Row labels, and those target labels that the row doesn't name itself."""
         index, row, target = self.name
         labels = index.rows[row]
-        if target.names.isdisjoint(index.names()):
+        if target.names.isdisjoint(index.columns()):
             return labels, target.labels
         return labels, target.labels.drop([name for name, _ in labels])
 

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from common.labels import NAME
 from common.tsdb.index import RowIndex, Target
 
@@ -25,9 +27,10 @@ def cardinality(used: Sequence[tuple[RowIndex, Target]], series: int, limit: int
     pairs: Counter[tuple[str, str]] = Counter()
     targets: Counter[RowIndex] = Counter(index for index, _ in used)
     for index, many in targets.items():
-        for name, values in index.names().items():
-            for value, rows in values.items():
-                pairs[name, value] += len(rows) * many
+        for name, column in index.columns().items():
+            sizes = np.bincount(column.codes[column.codes >= 0], minlength=len(column.values))
+            for value, size in zip(column.values, sizes.tolist(), strict=True):
+                pairs[name, value] += size * many
     for index, target in used:
         for pair in target.labels:
             pairs[pair] += len(index.rows)

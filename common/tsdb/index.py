@@ -42,61 +42,63 @@ class Target:
         return tuple([matcher.matches(get(matcher.name, "")) for matcher in matchers])
 
 
+class Column:
+    """One label of all rows: distinct values by code, and each row's code (-1 where it is missing)."""
+
+    __slots__ = ("codes", "values")
+
+    def __init__(self, values: dict[str, int], codes: NDArray[np.int32]) -> None:
+        self.values = values
+        self.codes = codes
+
+    def match(self, matcher: Matcher, otherwise: NDArray[np.bool_] | bool) -> NDArray[np.bool_]:
+        """Which rows satisfy a matcher on this label; `otherwise` is the answer for those without it."""
+        if matcher.type == "=":
+            hit = self.codes == self.values.get(matcher.value, -2)
+        else:
+            # One more entry for code -1, replaced below.
+            table = np.array([*map(matcher.matches, self.values), False], np.bool_)
+            hit = table[self.codes]
+        return np.where(self.codes < 0, otherwise, hit)
+
+
 class RowIndex:
     """The rows of one sub-schema or of one block's metric: an inverted index, built at first use."""
 
-    __slots__ = ("__weakref__", "_names", "_present", "_prints", "rows", "serial")
+    __slots__ = ("__weakref__", "_columns", "_prints", "rows", "serial")
 
     def __init__(self, rows: Sequence[Labels]) -> None:
         self.rows = rows
         self.serial = next(_serials)
-        self._names: dict[str, dict[str, NDArray[np.intp]]] | None = None
-        self._present: dict[str, NDArray[np.bool_]] = {}
+        self._columns: dict[str, Column] | None = None
         self._prints: NDArray[np.uint64] | None = None
 
-    def names(self) -> dict[str, dict[str, NDArray[np.intp]]]:
-        """Rows by label name and value."""
-        if self._names is None:
-            lists: dict[str, dict[str, list[int]]] = {}
+    def columns(self) -> dict[str, Column]:
+        """All labels by name."""
+        if self._columns is None:
+            values: dict[str, dict[str, int]] = {}
+            codes: dict[str, NDArray[np.int32]] = {}
             for row, labels in enumerate(self.rows):
                 for name, value in labels.pairs:
-                    lists.setdefault(name, {}).setdefault(value, []).append(row)
-            self._names = {
-                name: {value: np.array(rows, dtype=np.intp) for value, rows in values.items()}
-                for name, values in lists.items()
-            }
-        return self._names
-
-    def has(self, name: str) -> NDArray[np.bool_]:
-        """Which rows name the label; bool [rows]."""
-        mask = self._present.get(name)
-        if mask is None:
-            mask = np.zeros(len(self.rows), dtype=np.bool_)
-            for rows in self.names().get(name, {}).values():
-                mask[rows] = True
-            self._present[name] = mask
-        return mask
+                    known = values.get(name)
+                    if known is None:
+                        known = values[name] = {}
+                        codes[name] = np.full(len(self.rows), -1, np.int32)
+                    codes[name][row] = known.setdefault(value, len(known))
+            self._columns = {name: Column(known, codes[name]) for name, known in values.items()}
+        return self._columns
 
     def match(self, matchers: Sequence[Matcher], outcomes: Sequence[bool]) -> NDArray[np.intp]:
         """Rows that satisfy every matcher, ascending, given the `outcomes` for rows without the label."""
-        names = self.names()
+        columns = self.columns()
         mask: NDArray[np.bool_] | None = None
         for matcher, otherwise in zip(matchers, outcomes, strict=True):
-            values = names.get(matcher.name)
-            if not values:
-                if not otherwise:
-                    return np.empty(0, dtype=np.intp)
-                continue
-            hit = ~self.has(matcher.name) if otherwise else np.zeros(len(self.rows), dtype=np.bool_)
-            if matcher.type == "=":
-                rows = values.get(matcher.value)
-                if rows is not None:
-                    hit[rows] = True
-            else:
-                for value, rows in values.items():
-                    if matcher.matches(value):
-                        hit[rows] = True
-            mask = hit if mask is None else mask & hit
+            column = columns.get(matcher.name)
+            if column is not None:
+                hit = column.match(matcher, otherwise)
+                mask = hit if mask is None else mask & hit
+            elif not otherwise:
+                return np.empty(0, dtype=np.intp)
         return np.arange(len(self.rows), dtype=np.intp) if mask is None else np.flatnonzero(mask)
 
     def prints(self, target: Target) -> NDArray[np.uint64]:
@@ -114,14 +116,14 @@ class RowIndex:
                 sums.append(total & _MASK)
             self._prints = np.array(sums, dtype=np.uint64)
         prints = self._prints + np.uint64(target.print)
-        for name in target.names & self.names().keys():
-            prints[self.has(name)] -= np.uint64(pair_print(name, target.values[name]))
+        for name in target.names & self.columns().keys():
+            prints[self.columns()[name].codes >= 0] -= np.uint64(pair_print(name, target.values[name]))
         return prints
 
     def labels(self, row: int, target: Target) -> Labels:
         """The full label set of a row under `target`."""
         mine = self.rows[row]
-        if target.names.isdisjoint(self.names()):
+        if target.names.isdisjoint(self.columns()):
             return Labels.from_sorted(tuple(sorted(mine.pairs + target.labels.pairs)))
         return target.labels.merge(mine)
 
