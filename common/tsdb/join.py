@@ -133,13 +133,13 @@ def _sequences(
         _, where, inverse = np.unique(line, return_index=True, return_inverse=True)
         return inverse, where
     position = np.arange(len(line)) - np.repeat(starts, counts)
-    mixed = _mix(line.astype(np.uint64) + (position.astype(np.uint64) << np.uint64(32)))
+    mixed = mix(line.astype(np.uint64) + (position.astype(np.uint64) << np.uint64(32)))
     sums = np.add.reduceat(mixed, starts)
     _, where, inverse = np.unique(sums, return_index=True, return_inverse=True)
     return inverse, where
 
 
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
     x = (x + np.uint64(0x9E3779B97F4A7C15)) * np.uint64(0xBF58476D1CE4E5B9)
     x ^= x >> np.uint64(27)

@@ -279,7 +279,8 @@ class Wal:
             with self._lock:
                 open_now = [batch.segment for batch in self._batches]
                 gone: list[Segment] = []
-                for segment in self.segments:
+                # The newest one stays in any case: the ranges that were taken are nowhere else.
+                for segment in self.segments[:-1]:
                     if segment in open_now or not unneeded(segment):
                         break
                     gone.append(segment)
