@@ -186,6 +186,7 @@ class Fleet:
         self.lost_after_ms = lost_after_ms
         self.devices: dict[SourceId, Device] = {}
         self.strangers: dict[str, Stranger] = {}
+        self._holders: dict[str, Device] = {}
         self.refused = 0
         """Announcements not taken because of MAX_DEVICES."""
 
@@ -273,17 +274,19 @@ class Fleet:
 
     def _name(self, device: Device, wanted: str = "") -> None:
         """Give `device` its instance: HOST:PORT, or HOST-ID4:PORT where another device has that already."""
-        taken = {d.instance: d for d in self.devices.values() if d is not device}
+        if self._holders.get(device.instance) is device:
+            del self._holders[device.instance]
         host = device.host or device.key[:8]
         plain = f"{host}:{device.port}"
         for name in (wanted or plain, *(f"{host}-{device.key[:n]}:{device.port}" for n in (4, 8, 32))):
-            if name not in taken:
+            if name not in self._holders:
                 device.instance = name
                 break
-        holder = taken.get(plain)
+        self._holders[device.instance] = device
+        holder = self._holders.get(plain)
         device.warning = (
             f"{plain} is device {holder.key[:8]} already: this one is {device.instance}"
-            if holder is not None and device.instance != plain
+            if holder is not None and holder is not device
             else ""
         )
 

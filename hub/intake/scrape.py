@@ -116,6 +116,7 @@ class _Layout:
 
     exposed: Sequence[Labels] = ()
     rows: list[Labels | None] = field(default_factory=list)
+    kept: int = 0
     known: frozenset[Labels] = frozenset()
 
 
@@ -255,7 +256,7 @@ class TargetScraper:
             scraped = len(found.values) + found.duplicates
             self._metrics.scrape_duplicates.inc(found.duplicates)
             added = self._arrange(found)
-            kept = len(self._layout.rows) - self._layout.rows.count(None)
+            kept = self._layout.kept
             if self._target.sample_limit and kept > self._target.sample_limit:
                 self._metrics.exceeded_samples.inc()
                 raise LimitError(f"sample limit exceeded ({kept} samples, limit {self._target.sample_limit})")
@@ -277,12 +278,12 @@ class TargetScraper:
             for labels in known:
                 check_labels(target.source_labels.merge(labels), target)
         added = len(known - layout.known)
-        self._layout = _Layout(found.labels, rows, known)
+        self._layout = _Layout(found.labels, rows, sum(labels is not None for labels in rows), known)
         return added
 
     def _append(self, at: Millis, duration: float, found: Exposed, scraped: int, added: int) -> None:
         rows = self._layout.rows
-        kept = len(rows) - rows.count(None)
+        kept = self._layout.kept
         report = self._report(1, duration, scraped, kept, added)
         if found.timestamps is None or not self._target.job.honor_timestamps:
             plain = [(labels, value) for labels, value in zip(rows, found.values, strict=True) if labels is not None]
