@@ -11,6 +11,7 @@ import aiohttp
 
 from common.clock import Clock
 from common.errors import BrambleError, FormatError, LimitError, RemoteError
+from common.exposition import protobuf
 from common.exposition.lines import Exposed, LineParser
 from common.exposition.parse import Format
 from common.frames.model import SourceId
@@ -252,7 +253,10 @@ class TargetScraper:
             return ""
         scraped = 0
         try:
-            found = self._parser.parse(fetched.body, fetched.form)
+            if fetched.form is Format.PROTOBUF:
+                found = protobuf.expose(fetched.body)
+            else:
+                found = self._parser.parse(fetched.body, fetched.form)
             scraped = len(found.values) + found.duplicates
             self._metrics.scrape_duplicates.inc(found.duplicates)
             added = self._arrange(found)
@@ -324,6 +328,8 @@ def media_type(header: str) -> Format:
     kind = header.partition(";")[0].strip().lower()
     if kind in (Format.TEXT, Format.OPENMETRICS):
         return Format(kind)
+    if kind == Format.PROTOBUF and "encoding=delimited" in header.replace(" ", "").lower():
+        return Format.PROTOBUF
     if not kind:
         raise RemoteError("non-compliant scrape target sending blank Content-Type; expected text/plain or OpenMetrics")
     raise RemoteError(f'received unsupported Content-Type "{kind[:80]}"; expected text/plain or OpenMetrics')
