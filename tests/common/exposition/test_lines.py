@@ -87,7 +87,7 @@ def test_every_order_of_two_scrapes_gives_what_the_exact_parser_gives(form: Form
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.sampled_from(BODIES).flatmap(lambda b: st.sampled_from([b, b[:-1], b + b"a 7\n"])), max_size=6),
-    st.sampled_from(list(Format)),
+    st.sampled_from([Format.TEXT, Format.OPENMETRICS]),
 )
 def test_scrapes_put_together_give_what_the_exact_parser_gives(pieces: list[bytes], form: Format) -> None:
     body = b"".join(pieces)
