@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+
 from common.frames.codec import Frame, decode
 from common.frames.model import decode_schema, read_header
-
 from common.labels import Labels
 from tests.integration.programs import Running, Start, edge, free_port, hub, wait_for
 
