@@ -9,7 +9,7 @@ from common.errors import RemoteError
 
 QUERIES = {
     "series": 'count by (instance) ({job="node"})',
-    "rate": 'sum by (instance) (count_over_time({job="node"}[30s])) / 30',
+    "rate": "sum by (instance) (rate(bramble_edge_samples_appended_total[30s]))",
     "cpu": '100 * (1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[1m])))',
     "memory": "100 * (1 - node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes)",
     "temperature": "max by (instance) (node_thermal_zone_temp) or max by (instance) (node_hwmon_temp_celsius)",
@@ -90,11 +90,16 @@ def fetch(client: Client) -> View:
                 for a in alerts["alerts"]
             ),
             tuple(
-                LampRow(lamp["name"], str(lamp["pin"]), lamp["pattern"], bool(lamp["on"])) for lamp in lamps["lamps"]
+                LampRow(lamp["name"], _pin(lamp["pin"]), lamp["pattern"], bool(lamp["on"])) for lamp in lamps["lamps"]
             ),
         )
     except (KeyError, TypeError) as err:
         raise RemoteError(f"{client.base}: unexpected shape of an answer: {err!r}") from None
+
+
+def _pin(pin: object) -> str:
+    """Numbers are the Broadcom numbers that gpiozero uses."""
+    return f"GPIO{pin}" if isinstance(pin, int) else str(pin)
 
 
 def _agent(instance: str, target: Mapping[str, object], figures: Mapping[str, Mapping[str, float]]) -> AgentRow:

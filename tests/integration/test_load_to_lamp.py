@@ -14,7 +14,7 @@ import pytest
 from tests.integration.programs import ROOT, Running, Start, edge, hub, wait_for
 
 pytestmark = pytest.mark.integration
-RULE = "CPUBusy"
+RULE = "CpuBusy"
 
 
 @contextmanager
