@@ -124,11 +124,12 @@ def extrapolated(
     ends: Times,
     counter: bool,
     forced: Bools | None = None,
-    zero_at: NDArray[np.float64] | None = None,
+    per: float = 1.0,
 ) -> Floats:
     """Increase over each window, extrapolated to its ends as Prometheus does (at least two samples a window).
 
     `starts` and `ends` are the windows' limits, ms. `counter` corrects for resets and never extrapolates below zero.
+    `per` divides: the window's seconds for a rate. It divides the factor, not the result, to round as Prometheus does.
     """
     n = hi - lo
     last_at = np.maximum(hi - 1, 0)
@@ -148,7 +149,7 @@ def extrapolated(
     to_end = np.where(to_end >= threshold, mean_gap / 2, to_end)
     sampled = np.where(sampled > 0, sampled, 1.0)
     if not counter:
-        result *= (sampled + to_start + to_end) / sampled
+        result *= (sampled + to_start + to_end) / sampled / per
         return result
     # A counter cannot have been below zero: where the line through the window meets zero before the
     # extrapolated start, the series is taken to begin there.
@@ -162,8 +163,8 @@ def extrapolated(
         else:
             span, begin, end = sampled[cols], to_start[cols], to_end[cols]
         to_zero = span * (base / rise)
-        exact = rise * ((span + np.minimum(to_zero, begin) + end) / span)
-    result *= (sampled + to_start + to_end) / sampled
+        exact = rise * ((span + np.minimum(to_zero, begin) + end) / span / per)
+    result *= (sampled + to_start + to_end) / sampled / per
     if exact is not None:
         result[rows, cols] = exact
     return result
@@ -188,7 +189,15 @@ def born_inside(since: Times, times: Times, lo: Index, hi: Index, starts: Times)
 
 
 def from_start_timestamps(
-    out: Floats, values: Floats, since: Times, times: Times, lo: Index, hi: Index, starts: Times, ends: Times
+    out: Floats,
+    values: Floats,
+    since: Times,
+    times: Times,
+    lo: Index,
+    hi: Index,
+    starts: Times,
+    ends: Times,
+    per: float = 1.0,
 ) -> None:
     """Replace increases of windows whose first sample started inside them: from zero at that time, no extrapolation."""
     rows, cols = np.nonzero(born_inside(since, times, lo, hi, starts))
@@ -206,7 +215,7 @@ def from_start_timestamps(
     to_end = (ends[cols] - times[last_at]) / 1000.0
     to_end = np.where(to_end >= mean_gap * 1.1, mean_gap / 2, to_end)
     sampled = (times[last_at] - since[rows, first]) / 1000.0
-    out[rows, cols] = rise * ((sampled + to_end) / sampled)
+    out[rows, cols] = rise * ((sampled + to_end) / sampled / per)
 
 
 def instant_delta(values: Floats, lo: Index, hi: Index, counter: bool, forced: Bools | None = None) -> Floats:

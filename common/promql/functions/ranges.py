@@ -62,15 +62,13 @@ class RangeFunction:
 
 
 def _rate(w: Window) -> Floats:
-    out = _increase(w)
-    out /= w.seconds
-    return out
+    return _increase(w, w.seconds)
 
 
-def _increase(w: Window) -> Floats:
-    out = windows.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, True, w.forced)
+def _increase(w: Window, per: float = 1.0) -> Floats:
+    out = windows.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, True, w.forced, per)
     if w.since is not None:
-        windows.from_start_timestamps(out, w.values, w.since, w.times, w.lo, w.hi, w.starts, w.ends)
+        windows.from_start_timestamps(out, w.values, w.since, w.times, w.lo, w.hi, w.starts, w.ends, per)
     return out
 
 
