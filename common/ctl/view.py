@@ -10,7 +10,9 @@ from common.errors import RemoteError
 QUERIES = {
     "series": 'count by (instance) ({job="node"})',
     "rate": "sum by (instance) (rate(bramble_edge_samples_appended_total[30s]))",
-    "cpu": '100 * (1 - avg by (instance) (rate(node_cpu_seconds_total{mode="idle"}[1m])))',
+    # Idle against all time, not against the window: right from the second sample on.
+    "cpu": '100 * (1 - sum by (instance) (rate(node_cpu_seconds_total{mode="idle"}[30s]))'
+    " / sum by (instance) (rate(node_cpu_seconds_total[30s])))",
     "memory": "100 * (1 - node_memory_MemAvailable_bytes / node_memory_MemTotal_bytes)",
     "temperature": "max by (instance) (node_thermal_zone_temp) or max by (instance) (node_hwmon_temp_celsius)",
 }
