@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+from collections.abc import Callable
 
 from common.sample import Millis
 
@@ -72,3 +73,10 @@ async def settle(turns: int = 20) -> None:
     """Let everything that can run do so, for that many turns of the loop."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Let tasks and threads run until `condition` holds; TimeoutError after that many real seconds."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await settle()

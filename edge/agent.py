@@ -27,7 +27,7 @@ from edge.committer import Committer
 from edge.config import EdgeConfig
 from edge.flash import Undervoltage, VoltageWatch, WriteBudget, device_writes
 from edge.log import Log, LogOptions
-from edge.metrics import EdgeMetrics, watch_device, watch_log
+from edge.metrics import EdgeMetrics, LogCollector, watch_device
 from edge.sampler import Sampler
 
 THREADS = 4
@@ -100,13 +100,21 @@ class Agent:
             sd_notify("READY=1")
             await supervisor.run(services)
         finally:
+            await self._close(stack)
+
+    async def _close(self, stack: AsyncExitStack) -> None:
+        """Close everything within the deadline; further signals neither hurry nor spoil it."""
+        closing = asyncio.create_task(stack.aclose(), name="close")
+        deadline = self._clock.monotonic() + STOP_SECONDS
+        while not closing.done():
             try:
-                async with asyncio.timeout(STOP_SECONDS):
-                    await stack.aclose()
-            except TimeoutError:
-                raise StopError(
-                    f"not stopped within {STOP_SECONDS:.0f} s: is the disk of {self._storage} hanging?"
-                ) from None
+                await asyncio.wait({closing}, timeout=max(0.0, deadline - self._clock.monotonic()))
+            except asyncio.CancelledError:
+                continue
+            if not closing.done():
+                closing.cancel()
+                raise StopError(f"not done within {STOP_SECONDS:.0f} s: is the disk of {self._storage} hanging?")
+        closing.result()
 
     async def _open(self, stack: AsyncExitStack) -> tuple[list[Service], Supervisor]:
         config, clock, metrics = self._config, self._clock, self._metrics
@@ -121,18 +129,16 @@ class Agent:
 
         log = await loop.run_in_executor(executor, self._open_log)
         stack.push_async_callback(blocking, log.close)
-        watch_log(log, metrics)
+        metrics.registry.register(LogCollector(log))
         budget = WriteBudget(config.storage.max_writes_per_day, clock)
         committer = Committer(log, clock, metrics, executor, config.commit_interval, budget, supervisor.heartbeats)
         stack.push_async_callback(blocking, committer.commit)
         stack.push_async_callback(blocking, self._runner.close)
-        gatherer = Gatherer(self._runner, metrics)
+        gatherer = Gatherer(self._runner, metrics, config.web.exporter_metrics)
         sampler = Sampler(
             gatherer.collect, log, clock, metrics, executor, config.sample_interval, supervisor.heartbeats
         )
-        api = EdgeApi(
-            gatherer, log, lambda: sampler.latest, metrics, clock, executor, self._about, config.web.max_requests
-        )
+        api = EdgeApi(gatherer, log, lambda: sampler.latest, metrics, clock, executor, self._about, config.web)
         host, port = self._listener.getsockname()[:2]
         await stack.enter_async_context(serve(api.app, self._listener))
         services: list[Service] = [sampler, committer, Job("watchdog", supervisor.watchdog)]

@@ -25,6 +25,7 @@ from common.frames.ranges import format_have, parse_have
 from common.labels import Matcher, match_all
 from common.logs import EventLog
 from edge.collectors.runner import CollectorResult, Outcome, Runner
+from edge.config import WebConfig
 from edge.log import Log, Order
 from edge.metrics import OWN, EdgeMetrics, OwnReadings
 from edge.negotiate import FRAMES_TYPE, encoding, metrics_format, wants_frames
@@ -61,8 +62,10 @@ class About:
 class Gatherer:
     """Reads collectors and own metrics, for pages and for the sampler. Methods block and may run in any thread."""
 
-    def __init__(self, runner: Runner, metrics: EdgeMetrics) -> None:
+    def __init__(self, runner: Runner, metrics: EdgeMetrics, show_own: bool = True) -> None:
+        """`show_own`: whether pages have the agent's own metrics too; they are always stored."""
         self.runner = runner
+        self._show_own = show_own
         self._own = OwnReadings(metrics.registry)
         self._encoders = {"text": Encoder("text"), "openmetrics": Encoder("openmetrics")}
         self._lock = threading.Lock()
@@ -76,7 +79,7 @@ class Gatherer:
 
     def page(self, names: Sequence[str] | None, kind: str, compress: bool) -> bytes:
         """A page of fresh readings in the format `text` or `openmetrics`, gzipped if asked for."""
-        results = self.collect(names)
+        results = self.collect(names) if self._show_own else self.runner.collect(names)
         with self._lock:
             body = self._encoders[kind].encode(reading for result in results for reading in result.samples)
         return gzip.compress(body, 4, mtime=0) if compress else body
@@ -136,9 +139,9 @@ class EdgeApi:
         clock: Clock,
         executor: Executor,
         about: About,
-        max_requests: int,
+        config: WebConfig,
     ) -> None:
-        """`executor` runs what blocks; `max_requests` 0 means no limit."""
+        """`executor` runs what blocks."""
         self._gatherer = gatherer
         self._held = log
         self._latest = latest
@@ -146,13 +149,14 @@ class EdgeApi:
         self._clock = clock
         self._executor = executor
         self._about = about
-        self._max_requests = max_requests
+        self._max_requests = config.max_requests
+        self._telemetry_path = config.telemetry_path
         self._running = 0
         self._pages: dict[tuple[object, ...], asyncio.Future[bytes]] = {}
         metrics.gauge("http_requests_in_flight", "Requests being answered.", lambda: self._running)
         self.app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
         self.app.router.add_get("/", self._landing)
-        self.app.router.add_get("/metrics", self._metrics_page)
+        self.app.router.add_get(config.telemetry_path, self._metrics_page)
         self.app.router.add_get("/federate", self._federate)
         self.app.router.add_get("/federate/schema", self._schema)
         self.app.router.add_get("/-/healthy", self._healthy)
@@ -275,16 +279,18 @@ class EdgeApi:
         return web.Response(text="Bramble Edge is Ready.\n")
 
     async def _landing(self, request: web.Request) -> web.Response:
-        return web.Response(text=landing(self._about, self._gatherer.runner.outcomes()), content_type="text/html")
+        return web.Response(
+            text=landing(self._about, self._telemetry_path, self._gatherer.runner.outcomes()), content_type="text/html"
+        )
 
 
-def landing(about: About, outcomes: Mapping[str, Outcome]) -> str:
+def landing(about: About, telemetry_path: str, outcomes: Mapping[str, Outcome]) -> str:
     """The page at `/`: where to go from here, and how the collectors fare."""
     rows = "".join(f"<tr><td>{html.escape(n)}</td><td>{html.escape(o)}</td></tr>" for n, o in outcomes.items())
     links = "".join(
         f'<li><a href="{path}">{path}</a> {text}</li>'
         for path, text in (
-            ("/metrics", "readings of now, for Prometheus"),
+            (html.escape(telemetry_path), "readings of now, for Prometheus"),
             ("/federate?match[]={__name__!=%22%22}", "latest stored samples, for Prometheus's federation"),
             ("/-/healthy", "is the program up"),
             ("/-/ready", "are samples being stored"),

@@ -86,6 +86,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("config.file", "Settings file (edge.yml); flags win over it.", Path, "FILE", "none")
     add("web.listen-address", "Address to listen on.", parse_address, "ADDRESS", default.web.listen_address)
     add("web.max-requests", "Requests answered at the same time; 0: no limit.", _count, "N", default.web.max_requests)
+    add("web.telemetry-path", "Path of the metrics page.", str, "PATH", default.web.telemetry_path)
+    parser.add_argument(
+        "--web.disable-exporter-metrics",
+        dest="web.disable-exporter-metrics",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="Leave the agent's own metrics (bramble_edge_*, process_*) out of that page.",
+    )
     add(
         "storage.path",
         "Directory of the agent's log; it is made if missing.",
@@ -154,6 +162,8 @@ def settings(given: Mapping[str, object]) -> EdgeConfig:
         web = WebConfig(
             listen_address=_as(Address, over("web.listen-address", config.web.listen_address)),
             max_requests=_as(int, over("web.max-requests", config.web.max_requests)),
+            telemetry_path=_as(str, over("web.telemetry-path", config.web.telemetry_path)),
+            exporter_metrics=not over("web.disable-exporter-metrics", not config.web.exporter_metrics),
         )
         path = over("storage.path", config.storage.path)
         storage = StorageConfig(

@@ -13,6 +13,9 @@ DEFAULT_PORT = 9100
 FALLBACK_STORAGE = "edge-data"
 MIN_SAMPLE_INTERVAL_MS = 100
 
+RESERVED_PATHS = ("/federate", "/federate/schema", "/-/healthy", "/-/ready")
+
+_URL_PATH = re.compile(r"/[A-Za-z0-9._~/-]+\Z")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252})\Z")
 
 
@@ -67,9 +70,16 @@ class WebConfig:
         default=40, metadata=option("Requests answered at the same time; further ones get status 503. 0: no limit.")
     )
 
+    telemetry_path: str = field(default="/metrics", metadata=option("Path of the metrics page."))
+    exporter_metrics: bool = field(
+        default=True, metadata=option("Show the agent's own metrics on that page; they are stored in any case.")
+    )
+
     def __post_init__(self) -> None:
         if self.max_requests < 0:
             raise FieldError("max_requests", f"expected 0 or more, got {self.max_requests}")
+        if not _URL_PATH.match(self.telemetry_path) or self.telemetry_path in RESERVED_PATHS:
+            raise FieldError("telemetry_path", f'expected a path like /metrics, got "{self.telemetry_path}"')
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 import platform
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, ProcessCollector, Summary
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from common.exposition.model import Desc, Reading
@@ -104,32 +105,47 @@ class OwnReadings:
         return readings
 
 
-def watch_log(log: Log, metrics: EdgeMetrics) -> None:
-    """Export the log's state, read at each scrape."""
+@dataclass(frozen=True, slots=True)
+class _LogMetric:
+    name: str
+    text: str
+    read: Callable[[LogStats], float]
+    counter: bool = False
 
-    def gauge(name: str, text: str, read: Callable[[LogStats], float]) -> None:
-        metrics.gauge(f"log_{name}", text, lambda: read(log.stats()))
 
-    def counter(name: str, text: str, read: Callable[[LogStats], float]) -> None:
-        metrics.counter(f"log_{name}", text, lambda: read(log.stats()))
+_LOG_METRICS = (
+    _LogMetric("disk_bytes", "Size of the log on disk.", lambda s: s.disk_bytes),
+    _LogMetric("memory_bytes", "Samples and frames in memory that are not on disk yet.", lambda s: s.memory_bytes),
+    _LogMetric("segments", "Segment files of the log.", lambda s: s.segments),
+    _LogMetric("paused", "Whether the disk refused the last write.", lambda s: s.paused),
+    _LogMetric("provisional", "Whether samples wait for the clock to be synchronised.", lambda s: s.provisional),
+    _LogMetric("oldest_timestamp_seconds", "Time of the oldest sample on disk.", lambda s: (s.oldest or 0) / 1000),
+    _LogMetric("written_bytes", "Bytes written to the log's files.", lambda s: s.bytes_written, True),
+    _LogMetric("syncs", "Times that the log was synced to disk.", lambda s: s.commits, True),
+    _LogMetric("frames_sealed", "Frames made.", lambda s: s.frames_sealed, True),
+    _LogMetric("frames_expired", "Frames deleted by retention.", lambda s: s.frames_expired, True),
+    _LogMetric("frames_dropped", "Frames given up because the disk took none.", lambda s: s.frames_dropped, True),
+    _LogMetric("frames_lost", "Frames on disk that turned out damaged.", lambda s: s.frames_lost, True),
+    _LogMetric("frames_recovered", "Frames found on disk at the start.", lambda s: s.frames_recovered, True),
+    _LogMetric("lost_bytes", "Bytes on disk that turned out damaged.", lambda s: s.bytes_lost, True),
+    _LogMetric("segments_quarantined", "Segments set aside as unreadable.", lambda s: s.segments_quarantined, True),
+    _LogMetric("write_errors", "Writes of the log that failed.", lambda s: s.write_errors, True),
+    _LogMetric("clock_steps", "Jumps of the wall clock against the monotonic clock.", lambda s: s.clock_steps, True),
+)
 
-    gauge("disk_bytes", "Size of the log on disk.", lambda s: s.disk_bytes)
-    gauge("memory_bytes", "Samples and frames in memory that are not on disk yet.", lambda s: s.memory_bytes)
-    gauge("segments", "Segment files of the log.", lambda s: s.segments)
-    gauge("paused", "Whether the disk refused the last write.", lambda s: s.paused)
-    gauge("provisional", "Whether samples wait for the clock to be synchronised.", lambda s: s.provisional)
-    gauge("oldest_timestamp_seconds", "Time of the oldest sample on disk.", lambda s: (s.oldest or 0) / 1000)
-    counter("written_bytes", "Bytes written to the log's files.", lambda s: s.bytes_written)
-    counter("syncs", "Times that the log was synced to disk.", lambda s: s.commits)
-    counter("frames_sealed", "Frames made.", lambda s: s.frames_sealed)
-    counter("frames_expired", "Frames deleted by retention.", lambda s: s.frames_expired)
-    counter("frames_dropped", "Frames given up because the disk took none.", lambda s: s.frames_dropped)
-    counter("frames_lost", "Frames on disk that turned out damaged.", lambda s: s.frames_lost)
-    counter("frames_recovered", "Frames found on disk at the start.", lambda s: s.frames_recovered)
-    counter("lost_bytes", "Bytes on disk that turned out damaged.", lambda s: s.bytes_lost)
-    counter("segments_quarantined", "Segment files set aside as unreadable.", lambda s: s.segments_quarantined)
-    counter("write_errors", "Writes of the log that failed.", lambda s: s.write_errors)
-    counter("clock_steps", "Jumps of the wall clock against the monotonic clock.", lambda s: s.clock_steps)
+
+class LogCollector(Collector):
+    """Exports a log's state, asked for once a scrape."""
+
+    def __init__(self, log: Log) -> None:
+        self._target = log
+
+    def collect(self) -> Iterable[Metric]:
+        """A family for each figure of `LogStats`."""
+        stats = self._target.stats()
+        for metric in _LOG_METRICS:
+            kind = CounterMetricFamily if metric.counter else GaugeMetricFamily
+            yield kind(f"bramble_edge_log_{metric.name}", metric.text, value=float(metric.read(stats)))
 
 
 def watch_device(read: Callable[[], DeviceWrites | None], metrics: EdgeMetrics) -> None:

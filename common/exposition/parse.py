@@ -19,11 +19,10 @@ from common.sample import MetricType
 
 
 class Format(StrEnum):
-    """Formats by the name of their media type; the two text formats are parsed here, the other by `protobuf.py`."""
+    """The two text formats, by the name of their media type."""
 
     TEXT = "text/plain"
     OPENMETRICS = "application/openmetrics-text"
-    PROTOBUF = "application/vnd.google.protobuf"
 
 
 @dataclass(frozen=True, slots=True)

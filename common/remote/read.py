@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.labels import Labels, Matcher, MatchType
-from common.sample import Millis
-from common.tsdb.querier import SelectHints
-from common.wire import (
+from common.remote.wire import (
     BYTES,
     VARINT,
     WireError,
@@ -22,6 +20,8 @@ from common.wire import (
     write_text,
     write_varint,
 )
+from common.sample import Millis
+from common.tsdb.querier import SelectHints
 
 _MATCH_TYPES = (MatchType.EQ, MatchType.NE, MatchType.RE, MatchType.NRE)
 MAX_QUERIES = 100

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from common.errors import FormatError
 from common.labels import NAME, Labels
-from common.sample import MetricMeta, MetricType, Millis
-from common.wire import (
+from common.remote.wire import (
     BYTES,
     FIXED64,
     VARINT,
@@ -31,6 +30,7 @@ from common.wire import (
     signed,
     zigzag,
 )
+from common.sample import MetricMeta, MetricType, Millis
 
 MAX_CACHED_SERIES = 100_000
 """Label sets that a Decoder remembers by their bytes; least recently used go first."""

@@ -20,11 +20,12 @@ from common.frames.ranges import parse_have
 from common.labels import Labels
 from common.sample import MetricType, Millis
 from common.supervisor import Heartbeats
-from common.testing import FakeClock, settle
+from common.testing import FakeClock, until
 from edge import api as module
 from edge.api import About, EdgeApi, Gatherer, federate_text, parse_selections
 from edge.collectors.base import Collector, NoOptions, Paths, Reading, Skip
 from edge.collectors.runner import Runner
+from edge.config import WebConfig
 from edge.log import Log, LogOptions
 from edge.metrics import EdgeMetrics
 from edge.rows import Slot
@@ -67,7 +68,16 @@ async def agent(tmp_path: Path) -> AsyncIterator[SimpleNamespace]:
     log = Log.open(tmp_path / "log", LogOptions(), clock)
     with ThreadPoolExecutor(4) as executor:
         sampler = Sampler(gatherer.collect, log, clock, metrics, executor, 15_000, Heartbeats(clock))
-        api = EdgeApi(gatherer, log, lambda: sampler.latest, metrics, clock, executor, About("1.2.3", "pi<4>"), 3)
+        api = EdgeApi(
+            gatherer,
+            log,
+            lambda: sampler.latest,
+            metrics,
+            clock,
+            executor,
+            About("1.2.3", "pi<4>"),
+            WebConfig(max_requests=3),
+        )
         async with TestClient(TestServer(api.app)) as client:
 
             async def tick() -> None:
@@ -81,6 +91,11 @@ async def agent(tmp_path: Path) -> AsyncIterator[SimpleNamespace]:
         Cpu.gate.set()
         runner.close()
         log.close()
+
+
+def in_flight(agent: SimpleNamespace) -> float:
+    """How many requests are being answered."""
+    return float(agent.metrics.registry.get_sample_value("bramble_edge_http_requests_in_flight"))
 
 
 async def text_of(agent: SimpleNamespace, path: str, status: int = 200, **headers: str) -> str:
@@ -140,8 +155,7 @@ async def test_equal_scrapes_at_the_same_time_share_one_run(agent: SimpleNamespa
     Cpu.gate.clear()
     before = Cpu.runs
     scrapes = [asyncio.create_task(text_of(agent, "/metrics")) for _ in range(3)]
-    while agent.metrics.registry.get_sample_value("bramble_edge_http_requests_in_flight") < 3 or Cpu.runs == before:
-        await settle()
+    await until(lambda: in_flight(agent) == 3 and Cpu.runs > before)
     Cpu.gate.set()
     first, second, third = await asyncio.gather(*scrapes)
     assert first == second == third
@@ -151,8 +165,7 @@ async def test_equal_scrapes_at_the_same_time_share_one_run(agent: SimpleNamespa
 async def test_requests_beyond_the_limit_are_refused_and_the_others_answered(agent: SimpleNamespace) -> None:
     Cpu.gate.clear()
     scrapes = [asyncio.create_task(text_of(agent, "/metrics")) for _ in range(3)]
-    while agent.metrics.registry.get_sample_value("bramble_edge_http_requests_in_flight") < 3:
-        await settle()
+    await until(lambda: in_flight(agent) == 3)
     assert "Limit of concurrent requests reached (3)" in await text_of(agent, "/metrics", 503)
     Cpu.gate.set()
     await asyncio.gather(*scrapes)
@@ -269,8 +282,7 @@ async def test_a_client_that_does_not_read_is_cut_off(agent: SimpleNamespace, mo
     agent.sampler.latest = Latest(agent.clock.now(), slot)
     reader, writer = await asyncio.open_connection("127.0.0.1", agent.client.server.port, limit=1024)
     writer.write(b"GET /federate?match[]=big HTTP/1.1\r\nHost: x\r\n\r\n")
-    while agent.metrics.registry.get_sample_value("bramble_edge_http_slow_clients_total") == 0:
-        await settle()
+    await until(lambda: agent.metrics.registry.get_sample_value("bramble_edge_http_slow_clients_total") == 1)
     assert len(await reader.read(-1)) < 10_000_000
     writer.close()
 
@@ -280,3 +292,11 @@ def test_stale_and_absent_rows_are_not_federated() -> None:
     slot = Slot(Schema((SubSchema("c", rows),)), array("d", [1.0, 2.0, 3.0]), bytes([0, 1, 2]))
     text = federate_text(Latest(Millis(5), slot), parse_selections(["m"]), 5)
     assert text == '# TYPE m untyped\nm{i="1",instance=""} 2.0 5\n'
+
+
+async def test_own_metrics_can_be_left_off_the_page_but_not_out_of_the_log(agent: SimpleNamespace) -> None:
+    gatherer = Gatherer(agent.runner, agent.metrics, show_own=False)
+    page = gatherer.page(None, "text", False)
+    assert b"bramble_edge_" not in page
+    assert b"node_load1" in page
+    assert any(b"bramble_edge_slots_total" in r[0].name.encode() for r in gatherer.collect()[-1].samples)

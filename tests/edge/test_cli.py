@@ -24,6 +24,8 @@ def test_every_flag_reaches_its_setting() -> None:
         given(
             "--web.listen-address=[::1]:9200",
             "--web.max-requests=5",
+            "--web.telemetry-path=/m",
+            "--web.disable-exporter-metrics",
             "--storage.path=/srv/edge",
             "--storage.retention.time=7d",
             "--storage.retention.size=64MB",
@@ -35,6 +37,7 @@ def test_every_flag_reaches_its_setting() -> None:
     )
     assert config.web.listen_address == Address("::1", 9200)
     assert config.web.max_requests == 5
+    assert (config.web.telemetry_path, config.web.exporter_metrics) == ("/m", False)
     assert config.storage.path == Path("/srv/edge")
     assert (config.storage.retention_time, config.storage.retention_size) == (7 * 86_400_000, 64 << 20)
     assert (config.sample_interval, config.commit_interval) == (1000, 10_000)

@@ -62,6 +62,8 @@ def test_bad_addresses_are_refused_with_an_example(text: str) -> None:
         ("commit_interval: 10ms", "edge.yml:1:18: commit_interval: expected 1s or more"),
         ("web:\n  listen_address: x", "edge.yml:2:19: web.listen_address: expected an address like :9100, localhost"),
         ("web: {max_requests: -1}", "edge.yml:1:21: web.max_requests: expected 0 or more, got -1"),
+        ("web: {telemetry_path: x}", 'edge.yml:1:23: web.telemetry_path: expected a path like /metrics, got "x"'),
+        ("web: {telemetry_path: /-/ready}", "edge.yml:1:23: web.telemetry_path: expected a path like /metrics"),
         ("storage: {retention_size: 10}", "edge.yml:1:27: storage.retention_size: expected at least 1MB, got 10"),
         ("log_level: loud", 'edge.yml:1:12: log_level: expected one of debug, info, warn, error, got "loud"'),
     ],

@@ -14,7 +14,7 @@ from common.frames.codec import decode
 from common.frames.model import Flags
 from common.sample import MetricType, Millis
 from common.supervisor import Heartbeats
-from common.testing import FakeClock, settle
+from common.testing import FakeClock, settle, until
 from edge.collectors.runner import CollectorResult
 from edge.log import Log, LogOptions, Overflow
 from edge.metrics import EdgeMetrics
@@ -122,12 +122,10 @@ async def test_a_slow_collector_costs_ticks_that_are_counted(tmp_path: Path) -> 
         async with sampling(sampler):
             await clock.advance(31)
             answered.set()
-            while sampler.latest is None:
-                await settle()
+            await until(lambda: sampler.latest)
             await settle(100)
             await clock.advance(14)
-            while sampler.latest.timestamp < 1_700_000_050_000:
-                await settle()
+            await until(lambda: sampler.latest and sampler.latest.timestamp > 1_700_000_050_000)
             await settle(100)
     assert stored(log) == [1_700_000_010_000, 1_700_000_055_000]
     assert metrics.registry.get_sample_value("bramble_edge_ticks_missed_total") == 2
