@@ -11,6 +11,7 @@ figures flatter it.
 import argparse
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -182,6 +183,7 @@ def main() -> int:
     parser.add_argument("--interval", type=int, default=15)
     args = parser.parse_args()
     data = Data.load(args.data)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is unmounted
     ticks = int(args.minutes * 60 / args.interval)
     with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as stack:
         base = Path(directory)
@@ -199,6 +201,9 @@ def main() -> int:
             prometheus(args.prometheus, devices["prometheus"], port, args.interval, agent=False),
             prometheus(args.prometheus, devices["prometheus-agent"], port, args.interval, agent=True),
         ]
+        for program in programs:
+            stack.callback(program.wait)
+            stack.callback(program.terminate)
         began = time.monotonic()
         samples = 0
         for tick in range(ticks):
