@@ -138,6 +138,18 @@ class Chunk:
         rest.ordered = self.ordered or bool((np.diff(rest.times) > 0).all())
         return rest
 
+    def move(self, arrival: int, slots: int, shift: int) -> None:
+        """Add `shift` ms to the times of those slots that arrived from `arrival` on; views keep the old ones."""
+        n = self.slots
+        moved = (self.arrival[:n] >= arrival) & (self.arrival[:n] < arrival + slots)
+        if not moved.any():
+            return
+        self.times = self.times.copy()
+        self.times[:n][moved] += shift
+        times = self.times[:n]
+        self.first, self.last = int(times.min()), int(times.max())
+        self.ordered = bool((np.diff(times) > 0).all())
+
     def view(self) -> View:
         """The content as it is now; later appends don't change it."""
         n = self.slots

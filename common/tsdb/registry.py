@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from common.frames.model import Epoch, Schema, SchemaHash, SourceId
 from common.frames.ranges import EMPTY, RangeSet
 from common.labels import Labels, Matcher
+from common.tsdb.clocks import SourceClock
 from common.tsdb.head import Chunk
 from common.tsdb.index import LabelCache, RowIndex, Target
 
@@ -204,12 +205,13 @@ class Ledger:
 class Source:
     """One source: its target labels (latest version last), ledger and strands."""
 
-    __slots__ = ("id", "ledger", "prints", "schema_times", "schemas", "strands", "targets")
+    __slots__ = ("clock", "id", "ledger", "prints", "schema_times", "schemas", "strands", "targets")
 
     def __init__(self, source: SourceId) -> None:
         self.id = source
         self.targets: list[Target] = []
         self.ledger = Ledger()
+        self.clock = SourceClock()
         self.strands: dict[tuple[int, SchemaHash, int], Strand] = {}
         self.schemas: set[SchemaHash] = set()
         self.schema_times: list[float] = []

@@ -14,7 +14,9 @@ from common.files import SYSTEM_FILES, DirectoryLock, Files, explain, write_atom
 from common.frames.codec import Frame, decode
 from common.frames.model import (
     ABSENT,
+    Correction,
     Epoch,
+    Flags,
     FrameHeader,
     SchemaHash,
     SourceId,
@@ -30,6 +32,7 @@ from common.tsdb.blocks import Blocks, block_pieces
 from common.tsdb.build import Shape
 from common.tsdb.cache import DecodeCache
 from common.tsdb.cardinality import Cardinality, cardinality
+from common.tsdb.clocks import decode_correction, encode_correction
 from common.tsdb.cut import HeadOrigin, due, ranges
 from common.tsdb.head import SLOTS, Chunk, View, pieces
 from common.tsdb.index import LabelCache, RowIndex, Target
@@ -119,7 +122,12 @@ class Store:
             if (header.epoch, header.seq) in source.ledger:
                 return NO_TIME
             last = header.last if header.slots else NO_TIME
-            covered = self._blocks.covers(segment, header.first, header.last)
+            if Flags.PROVISIONAL in header.flags:
+                # It may stand elsewhere by now than its header says: taking it again costs a repeat at worst.
+                covered: list[tuple[int, int]] = []
+                last = max(last, self._clock.now())
+            else:
+                covered = self._blocks.covers(segment, header.first, header.last)
             if any(low <= header.first and header.last <= high for low, high in covered):
                 self._note(source, header)
                 return last
@@ -137,6 +145,8 @@ class Store:
             self._keep_schema(encoded)
         elif kind == RecordType.TARGET:
             self._source(SourceId(bytes(body[:16]))).set_target(_unpack_labels(bytes(body[16:])))
+        elif kind == RecordType.CORRECTION:
+            self._correct(self._source(SourceId(bytes(body[:16]))), decode_correction(bytes(body[16:])))
         elif kind == RecordType.HAVE and oldest:
             # Later segments repeat what the records before them say; were one of those lost, the sender still has it.
             self._source(SourceId(bytes(body[:16]))).ledger.restore(parse_have(bytes(body[16:]).decode("ascii")))
@@ -268,7 +278,15 @@ class Store:
         self._log_target(source)
         if schema is not None:
             self._wal.state(RecordType.SCHEMA, schema.hash, schema.encoded)
-        self._wal.append(RecordType.FRAME, bytes(data), header.last if header.slots else NO_TIME)
+        last = header.last if header.slots else NO_TIME
+        if frame.provisional is not None:
+            known = source.clock.corrections.get(frame.provisional.boot_id)
+            if known is not None:
+                body = source.id + encode_correction(known)
+                self._wal.state(RecordType.CORRECTION, source.id + known.boot_id, body)
+            # Its samples may move, up to now: the segment is needed until a block holds them there.
+            last = max(last, self._clock.now())
+        self._wal.append(RecordType.FRAME, bytes(data), last)
         self._note(source, header)
         samples = self._take(source, schema, frame)
         return Appended(Outcome.ACCEPTED, samples=samples)
@@ -309,6 +327,9 @@ class Store:
 
     def _take(self, source: Source, schema: StoredSchema | None, frame: Frame) -> int:
         """Put a decoded frame into the head; the samples in it."""
+        if frame.correction is not None:
+            self._correct(source, frame.correction)
+        frame, estimated = source.clock.correct(frame), frame
         header, slots = frame.header, len(frame.timestamps)
         if schema is None or not slots:
             return 0
@@ -324,12 +345,21 @@ class Store:
         if chunk.slots and frame.timestamps[0] <= chunk.last:
             self._counts["late"] += slots
         chunk.append(frame.timestamps, frame.values, frame.presence, self._arrival)
+        if frame.provisional is not None and frame is estimated:
+            source.clock.wait(frame.provisional, self._arrival, slots, int(frame.timestamps[0]))
         self._arrival += slots
         samples = frame.values.size
         if frame.presence is not None:
             samples -= int(np.count_nonzero(frame.presence == ABSENT))
         self._counts["samples"] += samples
         return samples
+
+    def _correct(self, source: Source, correction: Correction) -> None:
+        """Take a correction, and move what waited for it in the head."""
+        for waiting, shift in source.clock.learn(correction):
+            for strand in source.strands.values():
+                for chunk in strand.chunks:
+                    chunk.move(waiting.arrival, waiting.slots, shift)
 
     def commit(self) -> None:
         """Make everything durable that was appended before: one write and one fsync a segment.

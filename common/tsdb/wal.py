@@ -32,6 +32,7 @@ class RecordType(IntEnum):
     HAVE = 4
     LOOSE = 5
     DELETE = 6
+    CORRECTION = 7
 
 
 Key = tuple[RecordType, bytes]
