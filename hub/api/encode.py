@@ -1,6 +1,6 @@
 """Results as JSON text: value rows by orjson, joined with precomputed timestamp prefixes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 
 import numpy as np
@@ -77,14 +77,23 @@ def sample(ms: int, value: float) -> bytes:
     return b'[%b,"%b"]' % (timestamp(ms), sample_text(value).encode())
 
 
-def vector(labels: Sequence[Labels], row: NDArray[np.float64], ms: int) -> bytes:
-    """The result list of an instant query: one value of each series."""
+def separated(items: Iterable[bytes]) -> Iterator[bytes]:
+    """A JSON list of JSON texts, in pieces: no result is ever one text until it leaves."""
+    separator = b"["
+    for item in items:
+        yield separator
+        yield item
+        separator = b","
+    yield b"]" if separator == b"," else b"[]"
+
+
+def vector(labels: Sequence[Labels], row: NDArray[np.float64], ms: int) -> Iterator[bytes]:
+    """The result list of an instant query, in pieces: one value of each series."""
     prefix = b',"value":[' + timestamp(ms) + b',"'
-    parts = [
+    return separated(
         b'{"metric":%b%b%b"]}' % (metric(each), prefix, value)
         for each, value in zip(labels, values(np.ascontiguousarray(row)), strict=True)
-    ]
-    return b"[" + b",".join(parts) + b"]"
+    )
 
 
 class MatrixEncoder:
@@ -109,14 +118,14 @@ class MatrixEncoder:
 
 def matrix(
     labels: Sequence[Labels], rows: NDArray[np.float64], presence: NDArray[np.bool_], timestamps: NDArray[np.int64]
-) -> bytes:
-    """The result list of a range query: float64 [S, K], presence bool [S, K]; series without a value are left out."""
+) -> Iterator[bytes]:
+    """The result list of a range query, in pieces: rows float64 [S, K], presence bool [S, K]; empty rows left out."""
     encoder = MatrixEncoder(timestamps)
-    full: list[bool] = [bool(row.all()) for row in presence]
-    some: list[bool] = [bool(row.any()) for row in presence]
-    parts = [
-        b'{"metric":%b,"values":%b}' % (metric(each), encoder.row(rows[i], None if full[i] else presence[i]))
-        for i, each in enumerate(labels)
-        if some[i]
-    ]
-    return b"[" + b",".join(parts) + b"]"
+
+    def items() -> Iterator[bytes]:
+        for i, each in enumerate(labels):
+            there = presence[i]
+            if there.any():
+                yield b'{"metric":%b,"values":%b}' % (metric(each), encoder.row(rows[i], there))
+
+    return separated(items())

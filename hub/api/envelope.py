@@ -1,6 +1,6 @@
 """Answers of the HTTP API: Prometheus's JSON envelope, and the one place where errors become HTTP codes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 
 import orjson
@@ -82,15 +82,20 @@ def classify(error: Exception) -> ApiError:
     return ApiError(ErrorType.INTERNAL, f"{type(error).__name__}: {error}")
 
 
-def success(data: bytes, warnings: Sequence[str] = (), infos: Sequence[str] = (), status: int = 200) -> web.Response:
-    """`data` is JSON; empty lists of annotations are left out, as in Prometheus."""
-    parts = [b'{"status":"success","data":', data]
+def envelope(data: Iterable[bytes], warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> Iterator[bytes]:
+    """A successful answer in pieces; `data` is JSON. Empty lists of annotations are left out, as in Prometheus."""
+    yield b'{"status":"success","data":'
+    yield from data
     if warnings:
-        parts += [b',"warnings":', orjson.dumps(list(warnings))]
+        yield b',"warnings":' + orjson.dumps(list(warnings))
     if infos:
-        parts += [b',"infos":', orjson.dumps(list(infos))]
-    parts.append(b"}")
-    return web.Response(body=b"".join(parts), content_type=JSON, status=status)
+        yield b',"infos":' + orjson.dumps(list(infos))
+    yield b"}"
+
+
+def success(data: bytes, warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> web.Response:
+    """A successful answer whose `data` is this JSON."""
+    return web.Response(body=b"".join(envelope((data,), warnings, infos)), content_type=JSON)
 
 
 def failure(error: ApiError) -> web.Response:

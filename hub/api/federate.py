@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from aiohttp import web
 
@@ -12,6 +12,7 @@ from common.promql.budget import QueryBudget
 from common.rules.format import plain
 from common.sample import MetricType, Millis
 from common.tsdb.querier import Querier, SelectHints
+from hub.api.body import Packed, choose, pack, respond
 from hub.api.envelope import ApiError
 from hub.api.keys import STATE
 from hub.api.params import match_params, read_form
@@ -39,13 +40,12 @@ def newest(
     return sorted(found.values(), key=lambda sample: (sample[0].name, sample[0].pairs))
 
 
-def exposition(samples: Sequence[Sample], external: Labels, utf8: bool) -> str:
-    """Samples sorted by name as text with timestamps.
+def exposition(samples: Sequence[Sample], external: Labels, utf8: bool) -> Iterator[str]:
+    """Samples sorted by name as text with timestamps, in pieces.
 
     `external` labels fill in where a series has none of the name, and an empty `instance` keeps the scraper from adding
     its own. Without `utf8`, characters that old names can't hold become `_`.
     """
-    lines: list[str] = []
     name = ""
     fill = external.to_dict()
     fill.setdefault("instance", "")
@@ -53,13 +53,12 @@ def exposition(samples: Sequence[Sample], external: Labels, utf8: bool) -> str:
         if labels.name != name:
             name = labels.name
             shown = name if utf8 or is_legacy_metric_name(name) else _legacy(name, _NOT_METRIC)
-            lines.append(head_text(shown, MetricType.UNKNOWN, ""))
+            yield head_text(shown, MetricType.UNKNOWN, "")
         pairs = {key: text for key, text in labels.pairs if key != NAME}
         pairs = {**pairs, **{key: text for key, text in fill.items() if key not in pairs}}
         if not utf8:
             pairs = {k if is_legacy_label_name(k) else _legacy(k, _NOT_LABEL): text for k, text in pairs.items()}
-        lines.append(f"{series_text(shown, sorted(pairs.items()))} {plain(value)} {ms}\n")
-    return "".join(lines)
+        yield f"{series_text(shown, sorted(pairs.items()))} {plain(value)} {ms}\n"
 
 
 def _legacy(name: str, bad: re.Pattern[str]) -> str:
@@ -78,11 +77,15 @@ async def federate(request: web.Request) -> web.StreamResponse:
         return web.Response(status=err.status, text=f"{err}\n")
     now, lookback = state.clock.now(), state.limits.lookback_ms
 
-    def job(cancel: threading.Event) -> bytes:
+    coding = choose(request.headers.get("Accept-Encoding", ""))
+
+    def job(cancel: threading.Event) -> Packed:
         budget = QueryBudget(state.limits.max_samples, cancel=cancel.is_set)
         samples = newest(state.querier, sets, now, lookback, budget)
-        return exposition(samples, state.external_labels, utf8).encode("utf-8", "replace")
+        lines = exposition(samples, state.external_labels, utf8)
+        return pack((line.encode("utf-8", "replace") for line in lines), coding)
 
-    body = await request.app[RUNNER].run(job)
-    kind = f"{TEXT_CONTENT_TYPE}; escaping=allow-utf-8" if utf8 else f"{TEXT_CONTENT_TYPE}; escaping=underscores"
-    return web.Response(body=body, headers={"Content-Type": kind})
+    response = respond(await request.app[RUNNER].run(job), "text/plain")
+    escaping = "allow-utf-8" if utf8 else "underscores"
+    response.headers["Content-Type"] = f"{TEXT_CONTENT_TYPE}; escaping={escaping}"
+    return response

@@ -7,7 +7,8 @@ from aiohttp import web
 
 from common.sample import Millis
 from hub.api import encode
-from hub.api.envelope import bad, success
+from hub.api.body import Packed, choose, pack, respond
+from hub.api.envelope import JSON, bad, envelope, success
 from hub.api.keys import STATE
 from hub.api.params import (
     MAX_TIME,
@@ -66,12 +67,14 @@ async def series(request: web.Request) -> web.StreamResponse:
     limit, sets, (start, end) = limit_param(form), match_params(form, required=True), _window(form)
     querier = request.app[STATE].querier
 
-    def job(_: threading.Event) -> tuple[bytes, bool]:
-        found = querier.series(sets, start, end)
-        return b"[" + b",".join(encode.metric(each) for each in found[:limit]) + b"]", len(found) > limit
+    coding = choose(request.headers.get("Accept-Encoding", ""))
 
-    data, cut = await request.app[RUNNER].run(job)
-    return success(data, [TRUNCATED] if cut else [])
+    def job(_: threading.Event) -> Packed:
+        found = querier.series(sets, start, end)
+        items = encode.separated(map(encode.metric, found[:limit]))
+        return pack(envelope(items, [TRUNCATED] if len(found) > limit else []), coding)
+
+    return respond(await request.app[RUNNER].run(job), JSON)
 
 
 def number_param(form: Form, name: str) -> int:

@@ -1,13 +1,14 @@
 """`query`, `query_range`, `format_query`, `parse_query`, and the page's query box."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
 from typing import assert_never
 
 from aiohttp import web
 
-from common.errors import BrambleError, FormatError, QueryError
+from common.errors import BrambleError, FormatError, QueryCanceledError, QueryError
 from common.promql.ast import Expr, ValueType
 from common.promql.engine import Result
 from common.promql.errors import ParseError
@@ -18,7 +19,8 @@ from common.promql.printer import to_pretty_text
 from common.promql.tree import to_json
 from common.rules.format import sample_text
 from hub.api import encode
-from hub.api.envelope import bad, bad_parameter, classify, success
+from hub.api.body import Packed, choose, pack, respond
+from hub.api.envelope import JSON, bad, bad_parameter, classify, envelope, success
 from hub.api.keys import STATE
 from hub.api.metadata import TRUNCATED
 from hub.api.page import Answer, series_text
@@ -76,17 +78,28 @@ async def _answer(request: web.Request, form: Form, evaluate: Callable[[threadin
     clock, with_stats = request.app[STATE].clock, bool(form.get("stats"))
     asked = clock.monotonic()
 
-    def job(cancel: threading.Event) -> tuple[bytes, bool, Result]:
+    coding = choose(request.headers.get("Accept-Encoding", ""))
+
+    def job(cancel: threading.Event) -> Packed:
         began = clock.monotonic()
         try:
             result = evaluate(cancel)
         except ParseError as err:
             raise bad_parameter("query", err) from None
         stats = _stats(result, began - asked, clock.monotonic() - began) if with_stats else b""
-        return *encode_result(result, limit, stats), result
+        body, cut = encode_result(result, limit, stats)
+        pieces = envelope(body, [*result.warnings, TRUNCATED] if cut else result.warnings, result.infos)
+        return pack(_until(pieces, cancel), coding)
 
-    data, cut, result = await request.app[RUNNER].run(job, timeout)
-    return success(data, [*result.warnings, TRUNCATED] if cut else result.warnings, result.infos)
+    return respond(await request.app[RUNNER].run(job, timeout), JSON)
+
+
+def _until(pieces: Iterable[bytes], cancel: threading.Event) -> Iterator[bytes]:
+    """The pieces, given up as soon as nobody waits for them."""
+    for piece in pieces:
+        if cancel.is_set():
+            raise QueryCanceledError("query was canceled while its result was encoded")
+        yield piece
 
 
 async def instant(request: web.Request) -> web.StreamResponse:
@@ -159,18 +172,19 @@ def _stats(result: Result, queued: float, spent: float) -> bytes:
     return b',"stats":' + encode.text({"timings": timings, "samples": samples})
 
 
-def encode_result(result: Result, limit: int = UNLIMITED, stats: bytes = b"") -> tuple[bytes, bool]:
-    """`data` of a query's answer, with at most `limit` series, and whether that cut it."""
+def encode_result(result: Result, limit: int = UNLIMITED, stats: bytes = b"") -> tuple[Iterable[bytes], bool]:
+    """`data` of a query's answer in pieces, with at most `limit` series, and whether that cut it."""
     body, cut = _body(result, limit)
-    return b'{"resultType":"%b","result":%b%b}' % (result.type.value.encode(), body, stats), cut
+    head = b'{"resultType":"%b","result":' % result.type.value.encode()
+    return chain((head,), body, (stats, b"}")), cut
 
 
-def _body(result: Result, limit: int) -> tuple[bytes, bool]:
+def _body(result: Result, limit: int) -> tuple[Iterable[bytes], bool]:
     match result.type:
         case ValueType.SCALAR:
-            return encode.sample(result.timestamp, result.scalar), False
+            return (encode.sample(result.timestamp, result.scalar),), False
         case ValueType.STRING:
-            return b"[%b,%b]" % (encode.timestamp(result.timestamp), encode.text(result.string)), False
+            return (b"[%b,%b]" % (encode.timestamp(result.timestamp), encode.text(result.string)),), False
         case ValueType.VECTOR:
             matrix = _cut(result.matrix, limit)
             return encode.vector(matrix.labels, matrix.values[:, 0], result.timestamp), _more(result, limit)
@@ -179,14 +193,14 @@ def _body(result: Result, limit: int) -> tuple[bytes, bool]:
                 matrix = _cut(result.matrix, limit)
                 rows = encode.matrix(matrix.labels, matrix.values, matrix.presence, matrix.timestamps)
                 return rows, _more(result, limit)
-            parts = [
+            items = (
                 b'{"metric":%b,"values":%b}'
                 % (encode.metric(each.labels), encode.MatrixEncoder(each.timestamps).row(each.values, None))
                 for each in result.series[:limit]
-            ]
-            return b"[" + b",".join(parts) + b"]", len(result.series) > limit
+            )
+            return encode.separated(items), len(result.series) > limit
         case ValueType.NONE:
-            return b"[]", False
+            return (b"[]",), False
     assert_never(result.type)
 
 

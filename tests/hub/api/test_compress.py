@@ -1,6 +1,7 @@
 """Compression of answers."""
 
 import gzip
+import json
 import zlib
 from collections.abc import Callable
 
@@ -8,7 +9,7 @@ import pytest
 import zstandard
 
 from common.labels import Labels
-from hub.api.compress import INLINE_BYTES, choose
+from hub.api.body import CHUNK_BYTES, choose
 from tests.hub.api.conftest import Api
 
 
@@ -49,10 +50,18 @@ async def test_a_large_answer_is_compressed_and_reads_back(api: Api, coding: str
         "zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
     }
     body = await plain.read()
-    assert (len(body) > INLINE_BYTES) == (series > 1_000)
+    assert (len(body) > CHUNK_BYTES) == (series > 1_000)
     assert unpack[coding](await packed.read()) == body
 
 
 async def test_a_small_answer_is_sent_as_it_is(api: Api) -> None:
     response = await (await api.client()).get("/api/v1/query?query=1", headers={"Accept-Encoding": "gzip"})
     assert "Content-Encoding" not in response.headers
+
+
+async def test_one_large_text_is_compressed_too(api: Api) -> None:
+    api.configure(flags=lambda: {f"flag-{i}": "x" * 100 for i in range(1_000)})
+    client = await api.client()
+    packed = await client.get("/api/v1/status/flags", headers={"Accept-Encoding": "gzip"}, auto_decompress=False)
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert len(json.loads(gzip.decompress(await packed.read()))["data"]) == 1_000

@@ -45,7 +45,7 @@ def test_a_matrix_holds_what_is_present_and_no_more(data: st.DataObject) -> None
     presence = np.array([[cell is not None for cell in row] for row in rows], dtype=np.bool_).reshape(series, steps)
     labels = [Labels.of(i=str(i)) for i in range(series)]
     times = np.arange(steps, dtype=np.int64) * 500
-    decoded = json.loads(encode.matrix(labels, values, presence, times))
+    decoded = json.loads(b"".join(encode.matrix(labels, values, presence, times)))
     assert decoded == [
         {
             "metric": {"i": str(i)},
@@ -57,7 +57,7 @@ def test_a_matrix_holds_what_is_present_and_no_more(data: st.DataObject) -> None
 
 
 def test_a_vector_is_one_value_of_each_series() -> None:
-    text = encode.vector([Labels.of(a='"x"'), Labels()], np.array([1.0, math.nan]), 1500)
+    text = b"".join(encode.vector([Labels.of(a='"x"'), Labels()], np.array([1.0, math.nan]), 1500))
     assert text == rb'[{"metric":{"a":"\"x\""},"value":[1.500,"1"]},{"metric":{},"value":[1.500,"NaN"]}]'
 
 

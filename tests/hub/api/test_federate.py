@@ -70,6 +70,6 @@ async def test_utf8_names_are_quoted_for_those_who_take_them_and_escaped_for_oth
 
 @pytest.mark.parametrize("value", [1e300, 1e-300, math.nan, math.inf, -math.inf, 0.1 + 0.2, -0.0, 12345678901234567.0])
 def test_every_value_reads_back(value: float) -> None:
-    page = exposition([(Labels.of(__name__="x", q='"\\\n'), T0, value)], EMPTY, True)
+    page = "".join(exposition([(Labels.of(__name__="x", q='"\\\n'), T0, value)], EMPTY, True))
     back = float(page.splitlines()[1].split(" ")[1])
     assert (back == value and math.copysign(1, back) == math.copysign(1, value)) or (back != back and value != value)
