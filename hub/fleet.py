@@ -114,6 +114,8 @@ class Device:
     samples: int = 0
     rate: float = 0.0
     behind: bool = False
+    skipped: int = 0
+    """Frames given up since the start because they arrive damaged."""
     rows: dict[int, int] = field(default_factory=dict)
     available: Have = field(default_factory=dict)
     backlog: Backlog = field(default_factory=Backlog)
@@ -186,6 +188,7 @@ class Fleet:
         self.lost_after_ms = lost_after_ms
         self.devices: dict[SourceId, Device] = {}
         self.strangers: dict[str, Stranger] = {}
+        self._holders: dict[str, Device] = {}
         self.refused = 0
         """Announcements not taken because of MAX_DEVICES."""
 
@@ -273,17 +276,19 @@ class Fleet:
 
     def _name(self, device: Device, wanted: str = "") -> None:
         """Give `device` its instance: HOST:PORT, or HOST-ID4:PORT where another device has that already."""
-        taken = {d.instance: d for d in self.devices.values() if d is not device}
+        if self._holders.get(device.instance) is device:
+            del self._holders[device.instance]
         host = device.host or device.key[:8]
         plain = f"{host}:{device.port}"
         for name in (wanted or plain, *(f"{host}-{device.key[:n]}:{device.port}" for n in (4, 8, 32))):
-            if name not in taken:
+            if name not in self._holders:
                 device.instance = name
                 break
-        holder = taken.get(plain)
+        self._holders[device.instance] = device
+        holder = self._holders.get(plain)
         device.warning = (
             f"{plain} is device {holder.key[:8]} already: this one is {device.instance}"
-            if holder is not None and device.instance != plain
+            if holder is not None and holder is not device
             else ""
         )
 
@@ -299,7 +304,8 @@ class Fleet:
         device.addresses = {address: via, **device.addresses}
         if device.last_ok is not None and now > device.last_ok and result.samples:
             device.rate = result.samples / (now - device.last_ok)
-        device.backlog = backlog(result.have, result.available, have_before)
+        gaps = backlog(result.have, result.available, have_before)
+        device.backlog = Backlog(gaps.pending, gaps.gone + device.skipped)
         device.ok, device.error, device.failures = True, "", 0
         device.last_ok = now
         device.last_contact = device.last_attempt = result.at
@@ -308,8 +314,12 @@ class Fleet:
         device.behind = result.behind
         device.rows.update(result.rows)
         device.available = dict(result.available)
-        if result.newest is not None:
-            device.newest = result.newest if device.newest is None else max(device.newest, result.newest)
+        self.saw(device, result.newest)
+
+    def saw(self, device: Device, newest: Millis | None) -> None:
+        """Samples up to `newest` were taken, whether or not the pull went well in the end."""
+        if newest is not None:
+            device.newest = newest if device.newest is None else max(device.newest, newest)
 
     def failed(self, device: Device, address: str, reason: str, at: Millis, duration: float, now: float) -> None:
         """A pull failed; the address goes behind the others, so that the next attempt takes another."""
@@ -355,7 +365,8 @@ class Fleet:
             if device.behind:
                 why += f", {device.backlog.pending} frames are still to come"
             return Status(State.LATE, why, lag)
-        return Status(State.ONLINE, device.warning, lag)
+        damaged = f"{device.skipped} damaged frames were left out" if device.skipped else ""
+        return Status(State.ONLINE, "; ".join(filter(None, (device.warning, damaged))), lag)
 
 
 def _ago(ms: float) -> str:

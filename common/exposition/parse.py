@@ -19,10 +19,11 @@ from common.sample import MetricType
 
 
 class Format(StrEnum):
-    """The two text formats, by the name of their media type."""
+    """Formats by the name of their media type; the two text formats are parsed here, the other by `protobuf.py`."""
 
     TEXT = "text/plain"
     OPENMETRICS = "application/openmetrics-text"
+    PROTOBUF = "application/vnd.google.protobuf"
 
 
 @dataclass(frozen=True, slots=True)

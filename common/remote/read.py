@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.labels import Labels, Matcher, MatchType
-from common.remote.wire import (
+from common.sample import Millis
+from common.tsdb.querier import SelectHints
+from common.wire import (
     BYTES,
     VARINT,
     WireError,
@@ -20,8 +22,6 @@ from common.remote.wire import (
     write_text,
     write_varint,
 )
-from common.sample import Millis
-from common.tsdb.querier import SelectHints
 
 _MATCH_TYPES = (MatchType.EQ, MatchType.NE, MatchType.RE, MatchType.NRE)
 MAX_QUERIES = 100

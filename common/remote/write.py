@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from common.errors import FormatError
 from common.labels import NAME, Labels
-from common.remote.wire import (
+from common.sample import MetricMeta, MetricType, Millis
+from common.wire import (
     BYTES,
     FIXED64,
     VARINT,
@@ -30,7 +31,6 @@ from common.remote.wire import (
     signed,
     zigzag,
 )
-from common.sample import MetricMeta, MetricType, Millis
 
 MAX_CACHED_SERIES = 100_000
 """Label sets that a Decoder remembers by their bytes; least recently used go first."""

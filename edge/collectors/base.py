@@ -112,6 +112,8 @@ class Collector(ABC):
 
     name: ClassVar[str]
     default_enabled: ClassVar[bool] = True
+    silent_without_data: ClassVar[bool] = False
+    """Whether a run without data says nothing at all; node_exporter's collectors then say success 0."""
     options_type: ClassVar[type] = NoOptions
     descs: ClassVar[tuple[Desc, ...]] = ()
     """Every metric family whose name is known beforehand."""
@@ -129,6 +131,9 @@ class Collector(ABC):
     @abstractmethod
     def collect(self, skip: Skip) -> list[Reading]:
         """All readings of now. Raises NoDataError, OSError or FormatError only if there is no reading at all."""
+
+    def start(self) -> None:  # noqa: B027 - most have nothing to start
+        """Called by the runner that takes the collector over, before the first `collect`."""
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
         """Give back descriptors, threads and devices; idempotent."""

@@ -33,10 +33,22 @@ from edge.collectors.nfs import NfsCollector
 from edge.collectors.nvme import NvmeCollector
 from edge.collectors.os_release import OsCollector
 from edge.collectors.pcidevice import PcideviceCollector
+from edge.collectors.plugin import load_plugins
 from edge.collectors.powersupplyclass import PowersupplyclassCollector
 from edge.collectors.pressure import PressureCollector
 from edge.collectors.processes import ProcessesCollector
 from edge.collectors.qdisc import QdiscCollector
+from edge.collectors.rpi_board import RpiBoardCollector
+from edge.collectors.rpi_firmware import RpiFirmwareCollector
+from edge.collectors.rpi_gpio import RpiGpioCollector
+from edge.collectors.rpi_humidity import RpiHumidityCollector
+from edge.collectors.rpi_iio import RpiIioCollector
+from edge.collectors.rpi_kernel_log import RpiKernelLogCollector
+from edge.collectors.rpi_rtc import RpiRtcCollector
+from edge.collectors.rpi_storage import RpiStorageCollector
+from edge.collectors.rpi_throttle import RpiThrottleCollector
+from edge.collectors.rpi_w1 import RpiW1Collector
+from edge.collectors.rpi_wireless import RpiWirelessCollector
 from edge.collectors.runner import Runner
 from edge.collectors.schedstat import SchedstatCollector
 from edge.collectors.slabinfo import SlabinfoCollector
@@ -91,6 +103,17 @@ COLLECTORS: tuple[type[Collector], ...] = (
     PressureCollector,
     ProcessesCollector,
     QdiscCollector,
+    RpiBoardCollector,
+    RpiFirmwareCollector,
+    RpiGpioCollector,
+    RpiHumidityCollector,
+    RpiIioCollector,
+    RpiKernelLogCollector,
+    RpiRtcCollector,
+    RpiStorageCollector,
+    RpiThrottleCollector,
+    RpiW1Collector,
+    RpiWirelessCollector,
     SchedstatCollector,
     SlabinfoCollector,
     SockstatCollector,
@@ -136,6 +159,7 @@ PATH_FLAGS = {
     "path.udev.data": ("udev", "udev data path."),
 }
 DISABLE_DEFAULTS = "collector.disable-defaults"
+PLUGIN = "collector.plugin"
 
 
 def add_flags(parser: argparse.ArgumentParser, collectors: Sequence[type[Collector]] | None = None) -> None:
@@ -152,6 +176,13 @@ def add_flags(parser: argparse.ArgumentParser, collectors: Sequence[type[Collect
         )
     group = parser.add_argument_group("collectors")
     _add_bool(group, DISABLE_DEFAULTS, "Set all collectors to disabled by default.")
+    group.add_argument(
+        f"--{PLUGIN}",
+        dest=PLUGIN,
+        action="append",
+        default=argparse.SUPPRESS,
+        help="Name of an installed third-party collector (entry point group bramble.collectors). (repeatable)",
+    )
     for collector in COLLECTORS if collectors is None else collectors:
         state = "enabled" if collector.default_enabled else "disabled"
         _add_bool(group, f"collector.{collector.name}", f"Enable the {collector.name} collector (default: {state}).")
@@ -217,11 +248,19 @@ def build_collectors(
         if given.get(f"collector.{name}") is True:
             _log.warn("this collector of node_exporter does not exist here, its flag is ignored", collector=name)
     given = {**given, **states}
-    return [
+    plugins = given.get(PLUGIN, ())
+    if isinstance(plugins, str) or not isinstance(plugins, Sequence):
+        raise ConfigError(f"{PLUGIN}: expected a list of names, got {plugins!r}")
+    ours = {collector.name for collector in chosen}
+    for name in plugins:
+        if name in ours:
+            raise ConfigError(f"{PLUGIN}: {name!r} is the name of a built-in collector")
+    built = [
         collector(paths, options_from(collector, given), clock)
         for collector in chosen
         if states[f"collector.{collector.name}"]
     ]
+    return [*built, *load_plugins(plugins, paths, clock)] if plugins else built
 
 
 def options_from(collector: type[Collector], given: Mapping[str, object]) -> object:

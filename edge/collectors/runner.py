@@ -10,6 +10,7 @@ from common.errors import ConfigError
 from common.exposition.model import Desc, Reading
 from common.logs import EventLog
 from common.sample import MetricType
+from edge.collectors.background import BackgroundCollector
 from edge.collectors.base import Collector, NoDataError
 
 _log = EventLog("collectors")
@@ -128,6 +129,8 @@ class Runner:
         self._state = threading.Lock()
         self._worker: _Worker | None = None
         self._closed = False
+        for collector in collectors:
+            collector.start()
 
     @property
     def names(self) -> list[str]:
@@ -150,6 +153,10 @@ class Runner:
             return [name for name in self._slots if name in collect]
         return [name for name in self._slots if name not in exclude]
 
+    def background(self) -> list[BackgroundCollector]:
+        """The collectors that read on a thread of their own: each is a lane, its rounds come by `latest()`."""
+        return [s.collector for s in self._slots.values() if isinstance(s.collector, BackgroundCollector)]
+
     def outcomes(self) -> dict[str, Outcome]:
         """How each collector's last run ended."""
         return {name: slot.outcome for name, slot in self._slots.items()}
@@ -166,10 +173,15 @@ class Runner:
             results = [batch.results[i] for i in range(len(slots))]
             for slot, result in zip(slots, results, strict=True):
                 self._note(slot, result)
+            shown = [
+                (slot, result)
+                for slot, result in zip(slots, results, strict=True)
+                if not (slot.collector.silent_without_data and result.outcome is Outcome.NO_DATA)
+            ]
             samples: list[Reading] = [
-                *((DURATION, (result.name,), result.duration) for result in results),
-                *((SUCCESS, (result.name,), 1.0 if result.success else 0.0) for result in results),
-                *((SKIPPED, (slot.collector.name,), float(slot.skipped)) for slot in slots),
+                *((DURATION, (result.name,), result.duration) for _, result in shown),
+                *((SUCCESS, (result.name,), 1.0 if result.success else 0.0) for _, result in shown),
+                *((SKIPPED, (result.name,), float(slot.skipped)) for slot, result in shown),
             ]
             results.append(CollectorResult(SCRAPE, True, sum(r.duration for r in results), samples))
             return results

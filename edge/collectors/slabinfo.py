@@ -37,7 +37,7 @@ def parse_slabinfo(text: str, skip: Skip) -> list[tuple[str, tuple[float, ...]]]
     """(slab, values in the order of COLUMNS)."""
     slabs: list[tuple[str, tuple[float, ...]]] = []
     for line in text.split("\n"):
-        if not line or line.startswith(("slabinfo", "#")):
+        if not line.strip() or line.startswith(("slabinfo", "#")):
             continue
         name, *fields = line.split()
         try:

@@ -60,10 +60,10 @@ STATION: tuple[tuple[str, Desc], ...] = (
     ),
     ("received_bytes", _desc("receive_bytes_total", "The total number of bytes received by a WiFi station.")),
     ("transmitted_bytes", _desc("transmit_bytes_total", "The total number of bytes transmitted by a WiFi station.")),
-    ("received_packets", _desc("receive_packets_total", "The total number of packets received by a WiFi station.")),
+    ("received_packets", _desc("received_packets_total", "The total number of packets received by a WiFi station.")),
     (
         "transmitted_packets",
-        _desc("transmit_packets_total", "The total number of packets transmitted by a WiFi station."),
+        _desc("transmitted_packets_total", "The total number of packets transmitted by a WiFi station."),
     ),
     ("signal", _desc("signal_dbm", "The current WiFi signal strength, in decibel-milliwatts (dBm).")),
     (

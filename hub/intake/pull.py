@@ -12,7 +12,7 @@ from typing import ParamSpec, TypeVar
 import aiohttp
 
 from common.clock import Clock
-from common.errors import BrambleError, FormatError, FrameError, LimitError, RemoteError, StorageError
+from common.errors import BrambleError, FormatError, FrameError, LimitError, RemoteError
 from common.frames.model import NO_SCHEMA, Epoch, FrameHeader, SchemaHash, SourceId, decode_schema, read_header
 from common.frames.ranges import EMPTY, Have, RangeSet, format_have, parse_have
 from common.labels import Labels
@@ -35,6 +35,10 @@ MAX_HAVE_CHARACTERS = 4_000
 """Of the `have` in a URL; servers commonly take 8,190 in all. What is cut off is sent again, no harm done."""
 MAX_SCHEMA_BYTES = 16 << 20
 MAX_SCHEMAS_PER_PULL = 256
+MAX_ATTEMPTS = 2
+"""How often a frame that arrives damaged is asked for."""
+MAX_DAMAGED = 4_096
+"""Damaged frames of one device that are remembered."""
 START_SPREAD_SECONDS = 1.0
 
 _log = EventLog("pull")
@@ -61,6 +65,7 @@ class Taken:
     have: dict[Epoch, RangeSet] = field(default_factory=dict)
     rows: dict[int, tuple[Millis, int]] = field(default_factory=dict)
     """By lane: time of the newest frame and its rows."""
+    damaged: list[tuple[Epoch, int]] = field(default_factory=list)
     outcomes: Counter[str] = field(default_factory=Counter)
     problem: str = ""
 
@@ -184,6 +189,7 @@ class Puller:
         self._slots = asyncio.Semaphore(config.pull_concurrency)
         self._loops: dict[SourceId | str, asyncio.Task[None]] = {}
         # Appended, not yet durable: not asked for again, and forgotten with the process, so that a crash loses nothing.
+        self._damaged: dict[SourceId, Counter[tuple[Epoch, int]]] = {}
         self._in_flight: dict[SourceId, list[tuple[int, Have]]] = {}
 
     def seen(self, found: Announced) -> None:
@@ -295,8 +301,9 @@ class Puller:
                 device = self._introduce(address, answer)
             elif answer.source != device.source:
                 raise _OtherDeviceError(answer.source)
-            await self._fetch_schemas(address, answer)
-            taken = await self._in_executor(self._take, answer, device.labels)
+            missing = await self._fetch_schemas(address, answer)
+            taken = await self._in_executor(self._take, answer, device.labels, missing)
+            self._skip(device, taken)
             if taken.frames:
                 self._in_flight.setdefault(device.source, []).append((self._committer.touch(), taken.have))
             self._count(taken)
@@ -305,8 +312,9 @@ class Puller:
                 rows.setdefault(lane, count)
             newest = max(filter(None, (newest, taken.newest)), default=None)
             budget -= len(answer.body)
+            self._fleet.saw(device, taken.newest)
             if taken.problem:
-                raise StorageError(f"the hub does not take its frames: {taken.problem}")
+                raise RemoteError(taken.problem)
             have = await self._have(device.source)
             device.available = answer.available
             behind = any(have.get(epoch, EMPTY).missing(theirs) for epoch, theirs in answer.available.items())
@@ -333,31 +341,41 @@ class Puller:
         self._changed.set()
         return device
 
-    async def _fetch_schemas(self, address: str, answer: Answer) -> None:
+    async def _fetch_schemas(self, address: str, answer: Answer) -> dict[SchemaHash, str]:
+        """Fetch schemas that the store lacks; those that can't be had, with the reason."""
         wanted = {h.schema for _, h in answer.frames if h.schema != NO_SCHEMA and not self._store.has_schema(h.schema)}
         if len(wanted) > MAX_SCHEMAS_PER_PULL:
             raise RemoteError(f"its answer needs {len(wanted)} new schemas, at most {MAX_SCHEMAS_PER_PULL} are taken")
+        missing: dict[SchemaHash, str] = {}
         for key in sorted(wanted):
-            encoded = await self._client.schema(address, key)
             try:
+                encoded = await self._client.schema(address, key)
                 if decode_schema(encoded).hash != key:
-                    raise RemoteError(f"its schema {key.hex()[:8]} has another content than its hash says")
+                    missing[key] = f"its schema {key.hex()[:8]} has another content than its hash says"
+                    continue
                 await self._in_executor(self._store.add_schema, encoded)
             except FormatError as err:
-                raise RemoteError(f"its schema {key.hex()[:8]} is broken: {err}") from None
+                missing[key] = f"its schema {key.hex()[:8]} is broken: {err}"
+            except (RemoteError, LimitError) as err:
+                missing[key] = str(err)
+        return missing
 
-    def _take(self, answer: Answer, target: Labels) -> Taken:
-        """Append the frames of an answer; stops at the first that the store can't take."""
+    def _take(self, answer: Answer, target: Labels, missing: Mapping[SchemaHash, str]) -> Taken:
+        """Append the frames of an answer but those without schema; stops when the store takes no more."""
         taken = Taken()
         self._store.set_target(answer.source, target)
         for offset, header in answer.frames:
+            if header.schema in missing:
+                taken.problem = missing[header.schema]
+                continue
             result = self._store.append_frame(answer.body[offset : offset + header.length])
             taken.outcomes[result.outcome] += 1
             if result.outcome is Outcome.QUARANTINED:
-                taken.problem = f"a frame is {result.reason}: {result.detail}"
+                taken.problem = f"the hub can't use a frame of it ({result.reason}): {result.detail}"
+                taken.damaged.append((header.epoch, header.seq))
                 continue
             if result.outcome is Outcome.REFUSED:
-                taken.problem = f"{result.detail} (limit {result.reason})"
+                taken.problem = f"the hub takes no more: {result.detail} (limit {result.reason})"
                 break
             taken.frames += result.outcome is Outcome.ACCEPTED
             taken.samples += result.samples
@@ -367,6 +385,15 @@ class Puller:
                 taken.newest = max(taken.newest or header.last, header.last)
                 taken.rows[header.lane] = max(taken.rows.get(header.lane, (header.last, 0)), (header.last, header.rows))
         return taken
+
+    def _skip(self, device: Device, taken: Taken) -> None:
+        """Give up on frames that arrived damaged twice: it was not the way that spoiled them."""
+        suspects = self._damaged.setdefault(device.source, Counter())
+        for key in taken.damaged:
+            suspects[key] += 1
+        while len(suspects) > MAX_DAMAGED:
+            del suspects[next(iter(suspects))]
+        device.skipped = sum(count >= MAX_ATTEMPTS for count in suspects.values())
 
     def _count(self, taken: Taken) -> None:
         self._metrics.pull_bytes.inc(taken.size)
@@ -381,6 +408,9 @@ class Puller:
         waiting = [(due, have) for due, have in self._in_flight.get(source, []) if due > reached]
         self._in_flight[source] = waiting
         out = dict(durable)
+        for (epoch, seq), count in self._damaged.get(source, {}).items():
+            if count >= MAX_ATTEMPTS:
+                out[epoch] = out.get(epoch, EMPTY).add(seq)
         for _, have in waiting:
             for epoch, ranges in have.items():
                 out[epoch] = out.get(epoch, EMPTY).union(ranges)

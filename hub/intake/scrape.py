@@ -11,6 +11,7 @@ import aiohttp
 
 from common.clock import Clock
 from common.errors import BrambleError, FormatError, LimitError, RemoteError
+from common.exposition import protobuf
 from common.exposition.lines import Exposed, LineParser
 from common.exposition.parse import Format
 from common.frames.model import SourceId
@@ -116,6 +117,7 @@ class _Layout:
 
     exposed: Sequence[Labels] = ()
     rows: list[Labels | None] = field(default_factory=list)
+    kept: int = 0
     known: frozenset[Labels] = frozenset()
 
 
@@ -251,11 +253,14 @@ class TargetScraper:
             return ""
         scraped = 0
         try:
-            found = self._parser.parse(fetched.body, fetched.form)
+            if fetched.form is Format.PROTOBUF:
+                found = protobuf.expose(fetched.body)
+            else:
+                found = self._parser.parse(fetched.body, fetched.form)
             scraped = len(found.values) + found.duplicates
             self._metrics.scrape_duplicates.inc(found.duplicates)
             added = self._arrange(found)
-            kept = len(self._layout.rows) - self._layout.rows.count(None)
+            kept = self._layout.kept
             if self._target.sample_limit and kept > self._target.sample_limit:
                 self._metrics.exceeded_samples.inc()
                 raise LimitError(f"sample limit exceeded ({kept} samples, limit {self._target.sample_limit})")
@@ -277,12 +282,12 @@ class TargetScraper:
             for labels in known:
                 check_labels(target.source_labels.merge(labels), target)
         added = len(known - layout.known)
-        self._layout = _Layout(found.labels, rows, known)
+        self._layout = _Layout(found.labels, rows, sum(labels is not None for labels in rows), known)
         return added
 
     def _append(self, at: Millis, duration: float, found: Exposed, scraped: int, added: int) -> None:
         rows = self._layout.rows
-        kept = len(rows) - rows.count(None)
+        kept = self._layout.kept
         report = self._report(1, duration, scraped, kept, added)
         if found.timestamps is None or not self._target.job.honor_timestamps:
             plain = [(labels, value) for labels, value in zip(rows, found.values, strict=True) if labels is not None]
@@ -323,6 +328,8 @@ def media_type(header: str) -> Format:
     kind = header.partition(";")[0].strip().lower()
     if kind in (Format.TEXT, Format.OPENMETRICS):
         return Format(kind)
+    if kind == Format.PROTOBUF and "encoding=delimited" in header.replace(" ", "").lower():
+        return Format.PROTOBUF
     if not kind:
         raise RemoteError("non-compliant scrape target sending blank Content-Type; expected text/plain or OpenMetrics")
     raise RemoteError(f'received unsupported Content-Type "{kind[:80]}"; expected text/plain or OpenMetrics')

@@ -18,10 +18,10 @@ from common.remote.read import (
     encode_series,
     write_request,
 )
-from common.remote.wire import BYTES, WireError, fields, write_bytes, write_int, write_text
 from common.remote.write import Decoder
 from common.sample import Millis
 from common.tsdb.querier import SelectHints
+from common.wire import BYTES, WireError, fields, write_bytes, write_int, write_text
 
 QUERY = ReadQuery(
     Millis(-5),

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from common.errors import FormatError, LimitError
 from common.labels import Labels
 from common.remote import snappy
-from common.remote.wire import WireError, write_bytes, write_double, write_int, write_text, write_varint
 from common.remote.write import Decoder, HistogramSample, ResetHint
 from common.sample import STALE_NAN, STALE_NAN_BITS, MetricMeta, MetricType, Millis
+from common.wire import WireError, write_bytes, write_double, write_int, write_text, write_varint
 
 
 def label(name, value):

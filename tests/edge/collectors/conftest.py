@@ -7,6 +7,7 @@ import pytest
 
 from common.exposition.model import Reading
 from common.testing import FakeClock
+from edge.collectors.background import BackgroundCollector
 from edge.collectors.base import Collector, Paths
 
 
@@ -48,6 +49,18 @@ def read(
             return values(collector.collect(skipped))
         finally:
             collector.close()
+
+    return run
+
+
+@pytest.fixture
+def read_once(
+    tree: Callable[[Mapping[str, str | bytes]], Paths], skipped: Skipped
+) -> Callable[..., dict[tuple[str, ...], float]]:
+    """One round of a background collector on files, as `read` gives it."""
+
+    def run(kind: type[BackgroundCollector], files: Mapping[str, str | bytes]) -> dict[tuple[str, ...], float]:
+        return values(kind(tree(files), kind.options_type(), FakeClock()).read(skipped))
 
     return run
 

@@ -254,7 +254,7 @@ BAD: dict[str, tuple[Handler, str]] = {
     "half a header": (answer(frame(0)[:50]), "the answer is not made of frames: cut inside a frame header"),
     "half a frame": (answer(frame(0)[:-1]), "the answer ends inside a frame"),
     "a frame of another": (answer(frame(0, OTHER)), "the answer has a frame of another device (02020202)"),
-    "flipped bit": (answer(bytes(FLIPPED)), "the hub does not take its frames: a frame is damaged"),
+    "flipped bit": (answer(bytes(FLIPPED)), "the hub can't use a frame of it (damaged): "),
     "silence": (never, "context deadline exceeded: no complete answer within 200ms"),
     "trickle": (trickle, "context deadline exceeded: no complete answer within 200ms"),
     "endless": (endless, "body size limit exceeded: more than 48.8 KiB"),
@@ -306,6 +306,33 @@ async def test_frames_without_a_good_schema_are_not_stored(rig: Rig, handler: Ha
     device = await rig.device(Agent(schema=handler))
     assert (await rig.visit(device)).startswith(reason)
     assert rig.samples() == {}
+
+
+async def test_a_frame_that_stays_damaged_is_given_up_and_the_others_are_taken(rig: Rig) -> None:
+    agent = Agent(frames={0: bytes(FLIPPED), 1: frame(1), 2: frame(2)}, per_answer=3)
+    device = await rig.device(agent)
+    for _ in range(2):
+        assert "damaged" in await rig.visit(device)
+    assert await rig.visit(device) == ""
+    assert sorted(rig.samples().values()) == [1.0, 2.0]
+    assert (device.backlog.pending, device.backlog.gone) == (0, 1)
+    rig.clock.step(1_700_000_002_000 - rig.clock.now())
+    assert rig.fleet.status(device, rig.clock.now(), rig.clock.monotonic()).reason == "1 damaged frames were left out"
+    assert rig.store.stats().frames["quarantined"] == 2
+
+
+async def test_a_schema_that_is_not_to_be_had_holds_up_its_own_frames_only(rig: Rig) -> None:
+    strange = Schema((SubSchema("x", (Labels.of(__name__="y"),)),))
+
+    async def some(request: web.Request) -> web.StreamResponse:
+        if request.query["hash"] == SCHEMA.hash.hex():
+            return web.Response(body=encode_schema(SCHEMA))
+        return web.Response(status=404)
+
+    agent = Agent(frames={0: frame(0), 1: frame(1, schema=strange), 2: frame(2)}, per_answer=3, schema=some)
+    device = await rig.device(agent)
+    assert await rig.visit(device) == "it answers /federate/schema with HTTP status 404 Not Found"
+    assert sorted(rig.samples().values()) == [0.0, 2.0]
 
 
 async def test_another_device_at_an_address_is_no_answer_of_the_first(rig: Rig) -> None:
