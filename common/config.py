@@ -8,7 +8,7 @@ A configuration class is a frozen dataclass. Its field types say what is accepte
 `field(metadata=option(...))` gives a field its documentation, another key, or a parser of its own. A class may
 define `__post_init__` that raises ValueError (located at the mapping) or FieldError (located at the field), and
 `UNSUPPORTED`, a mapping of keys that are known but not honoured to the reason. The defaults live on the fields;
-`sample` prints them.
+`describe` lists them.
 """
 
 import dataclasses
@@ -335,43 +335,64 @@ def _has_default(field: "dataclasses.Field[Any]") -> bool:
     return field.default is not MISSING or field.default_factory is not MISSING
 
 
-def sample(cls: type, indent: str = "") -> str:
-    """A YAML document of the class's keys with their documentation; values are the defaults, commented out."""
-    hints = _hints(cls)
-    lines: list[str] = []
+@dataclass(frozen=True, slots=True)
+class KeyDoc:
+    """One key of a configuration file, for reference pages; `path` like `scrape_configs[].job_name`."""
+
+    path: str
+    kind: str
+    default: str
+    doc: str
+
+
+def describe(cls: type, prefix: str = "") -> list[KeyDoc]:
+    """All keys of a configuration class and of the classes below it, in order; a required key has no default."""
+    found: list[KeyDoc] = []
     for field in fields(cls):
         if not field.init:
             continue
-        doc = str(field.metadata.get("doc", ""))
-        lines.extend(f"{indent}# {line}" for line in doc.splitlines())
-        kind = hints[field.name]
-        default = field.default if field.default is not MISSING else None
-        if default is None and field.default_factory is not MISSING:
-            default = field.default_factory()
-        if is_dataclass(kind):
-            lines.append(f"{indent}# {_key(field)}:")
-            lines.append(sample(typing.cast("type", kind), indent + "  ").rstrip("\n"))
-        else:
-            text = _sample_value(kind, default, required=not _has_default(field))
-            lines.append(f"{indent}# {_key(field)}:{' ' + text if text else ''}")
-    return "\n".join(lines) + "\n"
+        kind = _hints(cls)[field.name]
+        inner = [k for k in get_args(kind) if k not in (type(None), ...)]
+        plural = get_origin(kind) is tuple
+        item = inner[0] if inner and get_origin(kind) is not dict else kind
+        nested = is_dataclass(item) and field.metadata.get("parse") is None
+        path = f"{prefix}{_key(field)}{'[]' if plural and nested else ''}"
+        default = "" if nested else _default_text(kind, field)
+        found.append(KeyDoc(path, _kind_text(kind, field), default, str(field.metadata.get("doc", ""))))
+        if nested:
+            found.extend(describe(typing.cast("type", item), f"{path}."))
+    return found
 
 
-def _sample_value(kind: Any, default: object, required: bool) -> str:
-    if required:
-        return "(required)"
-    if default is None:
+def _kind_text(kind: Any, field: "dataclasses.Field[Any]") -> str:
+    inner = [k for k in get_args(kind) if k not in (type(None), ...)]
+    if get_origin(kind) is tuple:
+        return "list" if is_dataclass(inner[0]) or field.metadata.get("parse") else f"list of {_kind_name(inner[0])}"
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = inner[0]
+    if get_origin(kind) is not None:
+        return "mapping"
+    return "text" if field.metadata.get("parse") and is_dataclass(kind) else _kind_name(kind)
+
+
+def _kind_name(kind: Any) -> str:
+    if is_dataclass(kind):
+        return "mapping"
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        return "one of " + ", ".join(str(member.value) for member in kind)
+    return _EXPECTED.get(kind, "text").removeprefix("a ").split(" like ")[0]
+
+
+def _default_text(kind: Any, field: "dataclasses.Field[Any]") -> str:
+    if not _has_default(field):
+        return "required"
+    value = field.default if field.default is not MISSING else typing.cast("Any", field.default_factory)()
+    if value is None or value in ("", (), {}):
         return ""
-    if kind is Duration and isinstance(default, int):
-        return format_duration(default)
-    if isinstance(default, bool):
-        return "true" if default else "false"
-    if isinstance(default, tuple):
-        return "[" + ", ".join(str(item) for item in default) + "]"
-    if isinstance(default, dict):
-        return "{}" if not default else str(default)
-    if isinstance(default, enum.Enum):
-        return str(default.value)
-    if isinstance(default, str):
-        return yaml.safe_dump(default, default_flow_style=True).splitlines()[0].strip()
-    return str(default)
+    if Duration in (kind, *get_args(kind)) and isinstance(value, int):
+        return format_duration(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, enum.Enum):
+        return str(value.value)
+    return ", ".join(str(item) for item in value) if isinstance(value, tuple) else str(value)

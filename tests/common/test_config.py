@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import Duration, FieldError, Size, load, load_file, option, sample
+from common.config import Duration, FieldError, Size, describe, load, load_file, option
 from common.errors import ConfigError
 
 
@@ -137,11 +137,15 @@ def test_bytes_that_are_not_utf8_are_located(tmp_path: Path) -> None:
         load_file(Config, tmp_path / "c.yml")
 
 
-def test_the_sample_shows_keys_docs_and_defaults() -> None:
-    text = sample(Config)
-    assert "# What it is called.\n# name: pi\n" in text
-    assert "# re-named: ''\n" in text
-    assert load(Config, text, "sample.yml") == Config()
+def test_every_key_is_described_with_kind_default_and_doc() -> None:
+    keys = {k.path: (k.kind, k.default, k.doc) for k in describe(Config)}
+    assert keys["name"] == ("text", "pi", "What it is called.")
+    assert keys["re-named"] == ("text", "", "Other key.")
+    assert keys["color"] == ("one of red, blue", "red", "")
+    assert keys["targets[]"] == ("list", "", "")
+    assert keys["targets[].address"] == ("text", "required", "")
+    assert keys["targets[].every"] == ("duration", "15s", "")
+    assert keys["targets[].labels"] == ("mapping", "", "")
 
 
 @given(st.text(alphabet=st.sampled_from("ab:-[]{}&*<>!|#'\" \n1cout"), max_size=60))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.config import load, sample
+from common.config import load
 from common.errors import ConfigError
 from edge.config import Address, EdgeConfig, StorageConfig, parse_address, storage_path
 
@@ -12,9 +12,6 @@ from edge.config import Address, EdgeConfig, StorageConfig, parse_address, stora
 def test_an_empty_file_gives_the_defaults() -> None:
     assert load(EdgeConfig, "", "edge.yml") == EdgeConfig()
 
-
-def test_the_generated_sample_file_is_accepted_and_changes_nothing() -> None:
-    assert load(EdgeConfig, sample(EdgeConfig), "edge.yml") == EdgeConfig()
 
 
 def test_every_section_can_be_set() -> None:
