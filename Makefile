@@ -9,7 +9,7 @@ ARGS ?=
 PYTEST := $(BIN)/python -m pytest -q
 JOBS ?= $(shell nproc)
 
-.PHONY: run demo test check lint types unit conformance integration fresh-clone format clean
+.PHONY: run demo test check lint types unit conformance integration docs format clean
 
 run: $(VENV)/.run ## hub and one agent on this machine, discovered, queried, alerting
 	@$(BIN)/bramblectl run --data $(DATA)/run $(if $(HUB_PORT),--hub-port $(HUB_PORT)) $(if $(EDGE_PORT),--edge-port $(EDGE_PORT)) $(ARGS)
@@ -36,6 +36,9 @@ conformance: $(VENV)/.dev ## against the data beside the checkout, where it is t
 
 integration: $(VENV)/.dev ## real programs; needs prometheus and prometheus-node-exporter installed, skips loudly without
 	$(PYTEST) -m integration
+
+docs: $(VENV)/.dev ## renew the reference parts of edge/README.md and hub/README.md
+	$(BIN)/python -m tests.reference
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

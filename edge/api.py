@@ -51,6 +51,9 @@ _log = EventLog("api")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+ROUTES = ("/", "/metrics", "/federate", "/federate/schema", "/-/healthy", "/-/ready")
+
+
 @dataclass(frozen=True, slots=True)
 class About:
     """What the landing page and the headers say of the agent."""
@@ -155,12 +158,9 @@ class EdgeApi:
         self._pages: dict[tuple[object, ...], asyncio.Future[bytes]] = {}
         metrics.gauge("http_requests_in_flight", "Requests being answered.", lambda: self._running)
         self.app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
-        self.app.router.add_get("/", self._landing)
-        self.app.router.add_get(config.telemetry_path, self._metrics_page)
-        self.app.router.add_get("/federate", self._federate)
-        self.app.router.add_get("/federate/schema", self._schema)
-        self.app.router.add_get("/-/healthy", self._healthy)
-        self.app.router.add_get("/-/ready", self._ready)
+        handlers = (self._landing, self._metrics_page, self._federate, self._schema, self._healthy, self._ready)
+        for path, handler in zip(ROUTES, handlers, strict=True):
+            self.app.router.add_get(config.telemetry_path if path == "/metrics" else path, handler)
         self.app.on_response_prepare.append(self._sign)
 
     async def _sign(self, request: web.Request, response: web.StreamResponse) -> None:

@@ -24,7 +24,9 @@ FOREIGN = ("node_", "rpi_", "go_", "python_", "process_")
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) + " |" for line in lines
+    )
 
 
 def flags(parser: argparse.ArgumentParser) -> str:
@@ -35,7 +37,9 @@ def flags(parser: argparse.ArgumentParser) -> str:
         negated = any(name.startswith("--no-") for name in action.option_strings)
         name = f"--[no-]{names[0][2:]}" if negated and names else (names or action.option_strings)[0]
         value = f"={action.metavar or 'VALUE'}" if action.nargs != 0 and not negated else ""
-        rows.append((f"`{name}{value}`", (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")))
+        rows.append(
+            (f"`{name}{value}`", (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%"))
+        )
     return table(("flag", "what"), rows)
 
 

@@ -71,13 +71,7 @@ def make_app(state: ApiState) -> web.Application:
     for path, methods, handler in ROUTES:
         for method in methods:
             app.router.add_route(method, prefix + path, _when_ready(handler))
-    for path, handler in (
-        ("/-/healthy", status.healthy),
-        ("/-/ready", status.ready),
-        ("/metrics", own_metrics),
-        ("/version", status.version),
-        ("/", web_page.page),
-    ):
+    for path, handler in PLAIN_ROUTES:
         app.router.add_get(prefix + path, handler)
     if prefix:
         app.router.add_get("/", _redirect(prefix + "/"))
@@ -94,6 +88,16 @@ async def own_metrics(request: web.Request) -> web.StreamResponse:
     """The hub's own metrics, in the format the client asks for."""
     encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
     return web.Response(body=encoder(request.app[STATE].registry), headers={"Content-Type": content_type})
+
+
+PLAIN_ROUTES: tuple[tuple[str, Handler], ...] = (
+    ("/-/healthy", status.healthy),
+    ("/-/ready", status.ready),
+    ("/metrics", own_metrics),
+    ("/version", status.version),
+    ("/", web_page.page),
+)
+"""What also answers while the hub starts: path and handler of GET requests."""
 
 
 def _redirect(target: str) -> Handler:

@@ -13,7 +13,6 @@ def test_an_empty_file_gives_the_defaults() -> None:
     assert load(EdgeConfig, "", "edge.yml") == EdgeConfig()
 
 
-
 def test_every_section_can_be_set() -> None:
     config = load(
         EdgeConfig,
