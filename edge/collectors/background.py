@@ -91,7 +91,8 @@ class BackgroundCollector(Collector):
             for what, error in latest.skipped:
                 skip(what, error)
         if latest.error is not None:
-            raise latest.error
+            # Raised again and again, the same exception would grow a traceback that keeps every scrape alive.
+            raise latest.error.with_traceback(None)
         return latest.readings
 
     def round(self) -> Round:

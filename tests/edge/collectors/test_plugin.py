@@ -32,7 +32,7 @@ def garden(monkeypatch: pytest.MonkeyPatch) -> None:
         EntryPoint(entry[1], entry[2], plugin.GROUP),
         EntryPoint("broken", "garden_sensors:Missing", plugin.GROUP),
     ]
-    monkeypatch.setattr(plugin, "entry_points", lambda group: points)
+    monkeypatch.setattr(plugin, "installed", lambda: {point.name: point for point in points})
 
 
 @pytest.mark.usefixtures("garden")
@@ -59,6 +59,6 @@ def test_a_plugin_that_cannot_be_used_is_named(name: str, message: str) -> None:
 
 
 def test_no_plugin_is_loaded_unless_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugin, "entry_points", lambda group: pytest.fail("looked for plugins"))
+    monkeypatch.setattr(plugin, "installed", lambda: pytest.fail("looked for plugins"))
     for collector in build_collectors({}, FakeClock()):
         collector.close()

@@ -1,3 +1,4 @@
+import gc
 import threading
 from collections.abc import Iterator
 
@@ -7,8 +8,9 @@ from common.clock import SystemClock
 from common.errors import ConfigError
 from common.sample import MetricType
 from common.testing import FakeClock
+from edge.collectors.background import BackgroundCollector
 from edge.collectors.base import Collector, Desc, NoDataError, NoOptions, Paths, Reading, Skip
-from edge.collectors.runner import DURATION, SKIPPED, SUCCESS, Outcome, Runner
+from edge.collectors.runner import DURATION, SKIPPED, SUCCESS, CollectorResult, Outcome, Runner
 
 ONE = Desc("one", MetricType.GAUGE, "One.")
 
@@ -141,3 +143,24 @@ def test_a_closed_runner_answers_nothing() -> None:
     runner = Runner(make(Good), FakeClock())
     runner.close()
     assert runner.collect() == []
+
+
+class Gone(BackgroundCollector):
+    name = "gone"
+    interval = 3600.0
+
+    def start(self) -> None:
+        self.round()
+
+    def read(self, skip: Skip) -> list[Reading]:
+        raise NoDataError("no such hardware")
+
+
+def test_scrapes_leave_nothing_behind() -> None:
+    runner = Runner(make(Good, Empty, Broken, Partial, Gone), FakeClock())
+    for _ in range(20):
+        runner.collect()
+    gc.collect()
+    kept = sum(isinstance(thing, CollectorResult) for thing in gc.get_objects())
+    runner.close()
+    assert kept <= 2 * (5 + 1)
