@@ -20,6 +20,8 @@ MAX_DEVICES = 20_000
 MAX_ADDRESSES = 16
 LATE_INTERVALS = 3
 MISSED_INTERVALS = 3
+CLOCK_AHEAD_MS = 60_000
+"""Samples this far in the future are worth a word."""
 
 
 class State(StrEnum):
@@ -60,19 +62,31 @@ class Backlog:
     """Neither here nor on the agent: lost for ever."""
 
 
-def backlog(have: Have, available: Have, before: Have) -> Backlog:
-    """Count frames missing here, given what the agent holds now and held when last asked."""
-    pending = gone = 0
-    for epoch in {*available, *before}:
-        mine = have.get(epoch, NO_RANGES)
-        theirs = available.get(epoch, NO_RANGES)
-        pending += mine.missing(theirs).count
-        known = theirs.union(before.get(epoch, NO_RANGES))
-        if known:
+@dataclass(slots=True)
+class Ledger:
+    """Which frames of one agent are still to come and which never will, by what it says it holds."""
+
+    known: dict[Epoch, RangeSet] = field(default_factory=dict)
+    """Frames that were written, as far as the agent's answers tell, of epochs that it holds."""
+    vanished: int = 0
+    """Frames of epochs that the agent dropped before they were pulled."""
+
+    def account(self, have: Have, available: Have, complete: bool) -> Backlog:
+        """Take note of an answer; without `complete`, epochs that it doesn't list may still be there."""
+        pending = gone = 0
+        for epoch, theirs in available.items():
+            mine = have.get(epoch, NO_RANGES)
+            known = theirs.union(self.known.get(epoch, NO_RANGES))
+            if not known:
+                continue
             # Sequence numbers of an epoch start at 0 and leave no hole, so what lies below the newest did exist.
-            written = RangeSet([(0, known.ranges[-1][1])])
-            gone += mine.union(theirs).missing(written).count
-    return Backlog(pending, gone)
+            self.known[epoch] = RangeSet([(0, known.ranges[-1][1])])
+            pending += mine.missing(theirs).count
+            gone += mine.union(theirs).missing(self.known[epoch]).count
+        if complete:
+            for epoch in self.known.keys() - available.keys():
+                self.vanished += have.get(epoch, NO_RANGES).missing(self.known.pop(epoch)).count
+        return Backlog(pending, gone + self.vanished)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,8 @@ class Success:
     samples: int = 0
     newest: Millis | None = None
     behind: bool = False
+    complete: bool = True
+    """Whether `available` lists every epoch that the agent holds."""
     rows: Mapping[int, int] = field(default_factory=dict)
     """Rows of the newest schema by lane."""
 
@@ -118,6 +134,8 @@ class Device:
     """Frames given up since the start because they arrive damaged."""
     rows: dict[int, int] = field(default_factory=dict)
     available: Have = field(default_factory=dict)
+    """What it holds; empty where it didn't list everything."""
+    ledger: Ledger = field(default_factory=Ledger)
     backlog: Backlog = field(default_factory=Backlog)
 
     @property
@@ -298,13 +316,13 @@ class Fleet:
 
     # What they answer
 
-    def succeeded(self, device: Device, address: str, result: Success, now: float, have_before: Have) -> None:
+    def succeeded(self, device: Device, address: str, result: Success, now: float) -> None:
         """A pull from `address` was stored."""
         via = device.addresses.pop(address, Via.MEMORY)
         device.addresses = {address: via, **device.addresses}
         if device.last_ok is not None and now > device.last_ok and result.samples:
             device.rate = result.samples / (now - device.last_ok)
-        gaps = backlog(result.have, result.available, have_before)
+        gaps = device.ledger.account(result.have, result.available, result.complete)
         device.backlog = Backlog(gaps.pending, gaps.gone + device.skipped)
         device.ok, device.error, device.failures = True, "", 0
         device.last_ok = now
@@ -313,7 +331,7 @@ class Fleet:
         device.samples = result.samples
         device.behind = result.behind
         device.rows.update(result.rows)
-        device.available = dict(result.available)
+        device.available = dict(result.available) if result.complete else {}
         self.saw(device, result.newest)
 
     def saw(self, device: Device, newest: Millis | None) -> None:
@@ -366,7 +384,10 @@ class Fleet:
                 why += f", {device.backlog.pending} frames are still to come"
             return Status(State.LATE, why, lag)
         damaged = f"{device.skipped} damaged frames were left out" if device.skipped else ""
-        return Status(State.ONLINE, "; ".join(filter(None, (device.warning, damaged))), lag)
+        assert device.newest is not None
+        ahead = device.newest - wall
+        clock = f"its clock is {_ago(ahead)} ahead of the hub's" if ahead > CLOCK_AHEAD_MS else ""
+        return Status(State.ONLINE, "; ".join(filter(None, (device.warning, clock, damaged))), lag)
 
 
 def _ago(ms: float) -> str:
@@ -374,7 +395,7 @@ def _ago(ms: float) -> str:
 
 
 def question(have: Have, available: Have) -> dict[Epoch, RangeSet]:
-    """The part of `have` to tell an agent that last said `available`: its epochs only, unless it said nothing yet."""
+    """The part of `have` to tell an agent that last said `available` (nothing: not known), its newest epoch first."""
     if not available:
-        return dict(have)
-    return {epoch: have[epoch] for epoch in reversed(list(available)) if epoch in have}
+        return dict(reversed(list(have.items())))
+    return {epoch: have[epoch] for epoch in available if epoch in have}

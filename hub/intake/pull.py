@@ -14,7 +14,7 @@ import aiohttp
 from common.clock import Clock
 from common.errors import BrambleError, FormatError, FrameError, LimitError, RemoteError
 from common.frames.model import NO_SCHEMA, Epoch, FrameHeader, SchemaHash, SourceId, decode_schema, read_header
-from common.frames.ranges import EMPTY, Have, RangeSet, format_have, parse_have
+from common.frames.ranges import EMPTY, Have, RangeSet, format_have, is_cut, parse_have
 from common.labels import Labels
 from common.logs import EventLog
 from common.sample import Millis
@@ -31,8 +31,8 @@ T = TypeVar("T")
 
 MEDIA_TYPE = "application/vnd.bramble.frames"
 ACCEPT = f"{MEDIA_TYPE};version=1"
-MAX_HAVE_CHARACTERS = 4_000
-"""Of the `have` in a URL; servers commonly take 8,190 in all. What is cut off is sent again, no harm done."""
+MAX_HAVE_CHARACTERS = 40_000
+"""Of the `have` in a URL; agents take request lines of 64 KiB. What is cut off is sent again, no harm done."""
 MAX_SCHEMA_BYTES = 16 << 20
 MAX_SCHEMAS_PER_PULL = 256
 MAX_ATTEMPTS = 2
@@ -50,6 +50,7 @@ class Answer:
 
     source: SourceId
     available: Have
+    complete: bool
     body: bytes
     frames: list[tuple[int, FrameHeader]]
 
@@ -120,12 +121,13 @@ class AgentClient:
             source = SourceId(bytes.fromhex(key))
             if len(source) != 16:
                 raise ValueError
-            available = parse_have(headers.get("Bramble-Log", ""))
+            log = headers.get("Bramble-Log", "")
+            available = parse_have(log)
         except FormatError as err:
             raise RemoteError(f"its header Bramble-Log is wrong: {err}") from None
         except ValueError:
             raise RemoteError(f"its header Bramble-Source is not an id: {key[:40]!r}") from None
-        return Answer(source, available, body, split_frames(body, source))
+        return Answer(source, available, not is_cut(log), body, split_frames(body, source))
 
     async def schema(self, address: str, key: SchemaHash) -> bytes:
         """The schema with that hash, as bytes."""
@@ -288,7 +290,6 @@ class Puller:
         """Ask until nothing is missing or this interval's budget of bytes is used up."""
         budget: int = self._config.backlog_rate
         began = self._clock.monotonic()
-        before: Have = device.available if device else {}
         samples = 0
         newest: Millis | None = None
         rows: dict[int, int] = {}
@@ -316,14 +317,14 @@ class Puller:
             if taken.problem:
                 raise RemoteError(taken.problem)
             have = await self._have(device.source)
-            device.available = answer.available
+            device.available = answer.available if answer.complete else {}
             behind = any(have.get(epoch, EMPTY).missing(theirs) for epoch, theirs in answer.available.items())
             if behind and taken.frames and budget > 0:
                 continue
             duration = self._clock.monotonic() - began
             self._metrics.pull_seconds.observe(duration)
-            result = Success(at, duration, have, answer.available, samples, newest, behind, rows)
-            self._fleet.succeeded(device, address, result, self._clock.monotonic(), before)
+            result = Success(at, duration, have, answer.available, samples, newest, behind, answer.complete, rows)
+            self._fleet.succeeded(device, address, result, self._clock.monotonic())
             return
 
     def _introduce(self, address: str, answer: Answer) -> Device:

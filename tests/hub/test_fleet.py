@@ -8,7 +8,7 @@ from common.frames.model import Epoch, SourceId
 from common.frames.ranges import Have, RangeSet
 from common.labels import Labels
 from common.sample import Millis
-from hub.fleet import Announced, Backlog, Device, Fleet, Remembered, State, Success, Via, backlog, question
+from hub.fleet import Announced, Backlog, Device, Fleet, Ledger, Remembered, State, Success, Via, question
 
 PI = SourceId(b"\x01" * 16)
 OTHER = SourceId(b"\x02" * 16)
@@ -52,6 +52,7 @@ CASES = [
     Case(None, None, 0, None, State.UNKNOWN, "not asked yet"),
     Case(0, None, 1, 2, State.ONLINE),
     Case(0, None, 40, 42, State.ONLINE),
+    Case(0, None, 1, -3600, State.ONLINE, "its clock is 1h ahead of the hub's"),
     Case(0, None, 1, 47, State.LATE, "newest sample is 47s old"),
     Case(0, None, 1, None, State.LATE, "it answers, but has sent no sample yet"),
     Case(0, None, 61, 62, State.UNREACHABLE, "no pull was finished for 1m1s"),
@@ -69,7 +70,7 @@ def test_the_state_of_a_device_follows_from_its_pulls(case: Case) -> None:
     wall = NOW + int(case.look * 1000)
     if case.ok_at is not None:
         newest = None if case.newest_age is None else int(wall - case.newest_age * 1000)
-        registry.succeeded(device, device.address, stored(newest=newest), case.ok_at, {})
+        registry.succeeded(device, device.address, stored(newest=newest), case.ok_at)
     if case.failed_at is not None:
         registry.failed(device, device.address, "connection refused", NOW, 0.1, case.failed_at)
     status = registry.status(device, Millis(wall), case.look)
@@ -80,7 +81,7 @@ def test_a_device_that_is_behind_says_how_much_is_to_come() -> None:
     registry = fleet()
     device = known(registry)
     result = Success(NOW, 0.1, {E1: RangeSet.of(9)}, {E1: RangeSet([(0, 9)])}, 10, Millis(NOW - 60_000), True)
-    registry.succeeded(device, device.address, result, 0.0, {})
+    registry.succeeded(device, device.address, result, 0.0)
     assert registry.status(device, NOW, 1.0).reason == "newest sample is 1m old, 9 frames are still to come"
 
 
@@ -88,7 +89,7 @@ def test_recovery_clears_the_reason() -> None:
     registry = fleet()
     device = known(registry)
     registry.failed(device, device.address, "HTTP status 500", NOW, 0.1, 0.0)
-    registry.succeeded(device, device.address, stored(), 15.0, {})
+    registry.succeeded(device, device.address, stored(), 15.0)
     assert registry.status(device, NOW, 16.0).state is State.ONLINE
     assert device.error == ""
 
@@ -108,7 +109,7 @@ def test_a_second_device_of_the_same_name_gets_its_id_in_the_instance_and_a_warn
 def test_mdns_adds_addresses_and_keeps_the_state() -> None:
     registry = fleet()
     device = known(registry)
-    registry.succeeded(device, device.address, stored(), 0.0, {})
+    registry.succeeded(device, device.address, stored(), 0.0)
     known(registry, PI, "pi", "10.0.0.1:9100", "[fd00::1]:9100")
     assert list(device.addresses) == ["10.0.0.1:9100", "[fd00::1]:9100"]
     assert registry.status(device, NOW, 1.0).state is State.ONLINE
@@ -119,7 +120,7 @@ def test_a_failed_address_goes_behind_the_others() -> None:
     device = known(registry, PI, "pi", "a:1", "b:1")
     registry.failed(device, "a:1", "no route", NOW, 0.1, 0.0)
     assert device.address == "b:1"
-    registry.succeeded(device, "b:1", stored(), 1.0, {})
+    registry.succeeded(device, "b:1", stored(), 1.0)
     assert list(device.addresses) == ["b:1", "a:1"]
 
 
@@ -167,7 +168,7 @@ def test_a_remembered_device_keeps_its_instance_and_is_lost_after_a_day_of_silen
     registry = fleet()
     first = known(registry)
     second = known(registry, OTHER)
-    registry.succeeded(first, first.address, stored(), 0.0, {})
+    registry.succeeded(first, first.address, stored(), 0.0)
     again = fleet()
     again.restore(registry.remember())
     assert again.devices[OTHER].instance == second.instance
@@ -194,26 +195,48 @@ def test_addresses_of_a_device_are_bounded_and_static_ones_stay() -> None:
     assert device.addresses["mine:1"] is Via.STATIC
 
 
-GAPS: list[tuple[Have, Have, Have, Backlog]] = [
-    ({}, {}, {}, Backlog(0, 0)),
-    ({}, {E1: RangeSet([(0, 9)])}, {}, Backlog(10, 0)),
-    ({E1: RangeSet([(5, 9)])}, {E1: RangeSet([(3, 9)])}, {}, Backlog(2, 3)),
-    ({E1: RangeSet([(0, 4)])}, {E1: RangeSet([(3, 9)])}, {}, Backlog(5, 0)),
-    ({E1: RangeSet([(0, 4)])}, {E2: RangeSet([(0, 1)])}, {E1: RangeSet([(3, 9)])}, Backlog(2, 5)),
-    ({E1: RangeSet([(0, 9)])}, {E2: RangeSet([(0, 1)])}, {E1: RangeSet([(3, 9)])}, Backlog(2, 0)),
+Answers = list[tuple[Have, Have, bool]]
+GAPS: list[tuple[Answers, Backlog]] = [
+    ([({}, {}, True)], Backlog(0, 0)),
+    ([({}, {E1: RangeSet([(0, 9)])}, True)], Backlog(10, 0)),
+    ([({E1: RangeSet([(5, 9)])}, {E1: RangeSet([(3, 9)])}, True)], Backlog(2, 3)),
+    ([({E1: RangeSet([(0, 4)])}, {E1: RangeSet([(3, 9)])}, True)], Backlog(5, 0)),
+    (
+        [
+            ({E1: RangeSet([(0, 4)])}, {E1: RangeSet([(3, 9)])}, True),
+            ({E1: RangeSet([(0, 4)])}, {E2: RangeSet([(0, 1)])}, True),
+            ({E1: RangeSet([(0, 4)])}, {E2: RangeSet([(0, 1)])}, True),
+        ],
+        Backlog(2, 5),
+    ),
+    (
+        [
+            ({E1: RangeSet([(0, 4)])}, {E1: RangeSet([(3, 9)])}, True),
+            ({E1: RangeSet([(0, 4)])}, {E2: RangeSet([(0, 1)])}, False),
+        ],
+        Backlog(2, 0),
+    ),
+    (
+        [
+            ({E1: RangeSet([(0, 9)])}, {E1: RangeSet([(3, 9)])}, True),
+            ({E1: RangeSet([(0, 9)])}, {E2: RangeSet([(0, 1)])}, True),
+        ],
+        Backlog(2, 0),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("have", "available", "before", "expected"), GAPS)
-def test_the_gap_map_tells_what_will_come_from_what_never_will(
-    have: Have, available: Have, before: Have, expected: Backlog
-) -> None:
-    assert backlog(have, available, before) == expected
+@pytest.mark.parametrize(("answers", "expected"), GAPS)
+def test_the_gap_map_tells_what_will_come_from_what_never_will(answers: Answers, expected: Backlog) -> None:
+    ledger = Ledger()
+    for have, available, complete in answers:
+        found = ledger.account(have, available, complete)
+    assert found == expected
 
 
 def test_an_agent_is_told_of_its_own_epochs_newest_first() -> None:
     have = {E1: RangeSet.of(1), E2: RangeSet.of(2), Epoch(3): RangeSet.of(3)}
-    assert list(question(have, {E1: RangeSet.of(0), E2: RangeSet.of(0)})) == [E2, E1]
+    assert list(question(have, {E2: RangeSet.of(0), E1: RangeSet.of(0)})) == [E2, E1]
 
 
 def test_an_agent_that_said_nothing_yet_is_told_everything() -> None:

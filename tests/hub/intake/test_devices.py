@@ -20,7 +20,7 @@ def test_up_is_one_for_who_answered_and_zero_for_who_did_not() -> None:
     device = fleet.announce(Announced(PI, "pi", 9100, ("a:1",)))
     assert device is not None
     fleet.set_static(["b:1", "c:1"])
-    fleet.succeeded(device, "a:1", Success(Millis(1), 0.5, {}, {}, 7), 1.0, {})
+    fleet.succeeded(device, "a:1", Success(Millis(1), 0.5, {}, {}, 7), 1.0)
     fleet.stranger_failed("b:1", "refused", Millis(1), 0.1)
     rows = {labels: value for labels, value in up_rows(fleet) if labels.name == "up"}
     assert rows == {

@@ -187,6 +187,22 @@ async def test_a_static_address_is_identified_by_its_first_answer(rig: Rig) -> N
     assert len(rig.samples()) == 5
 
 
+async def test_an_agent_whose_log_is_too_long_to_list_is_told_everything_the_hub_has(rig: Rig) -> None:
+    agent = Agent()
+    device = await rig.device(agent)
+    await rig.visit(device)
+    agent.frames[5] = frame(5)
+
+    async def cut(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=agent.frames[5], headers=agent.headers() | {"Bramble-Log": "0000000000000009:0;+"})
+
+    agent.federate = cut
+    await rig.visit(device)
+    await rig.visit(device)
+    assert agent.asked[-1] == "0000000000000007:0-5"
+    assert device.backlog.gone == 0
+
+
 async def test_an_agent_with_nothing_yet_is_late_and_not_failed(rig: Rig) -> None:
     device = await rig.device(Agent(frames={}))
     assert await rig.visit(device) == ""
