@@ -130,7 +130,7 @@ class Announcer:
         current: Plan | None = None
         try:
             while True:
-                wanted = plan(await asyncio.to_thread(self._list), self._listen_host, self._interfaces)
+                wanted = plan(self._list(), self._listen_host, self._interfaces)
                 if wanted != current:
                     if zeroconf is not None:
                         await self._withdraw(zeroconf)
