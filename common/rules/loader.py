@@ -161,8 +161,10 @@ class _Builder:
             raise ConfigError("\n".join(self.errors))
         return groups
 
-    def fail(self, path: str, message: str, group: int, rule: int, key: str) -> None:
+    def fail(self, path: str, message: str, group: int, rule: int, key: str, name: str = "") -> None:
+        """Record an error at the value of `key`, or of `name` in the mapping there."""
         node = self.nodes.get((group, rule), {}).get(key)
+        node = _children(node).get(name, node)
         where = f":{node.start_mark.line + 1}:{node.start_mark.column + 1}" if node is not None else ""
         self.errors.append(f"{self.file}{where}: {path}: {message}")
 
@@ -228,7 +230,7 @@ class _Builder:
             try:
                 out[name] = parse_template(text)
             except TemplateError as err:
-                self.fail(f"{path}.{key}.{name}", f'{word} "{name}": {err}', i, j, key)
+                self.fail(f"{path}.{key}.{name}", f'{word} "{name}": {err}', i, j, key, name)
         return out
 
 

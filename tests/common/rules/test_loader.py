@@ -89,7 +89,7 @@ RULE = "groups:\n- name: g\n  rules:\n"
         ),
         (
             "  - alert: a\n    expr: up\n    labels: {x: '{{ if $value }}1{{ end }}'}\n",
-            'r.yml:6:13: groups[0].rules[0].labels.x: label "x": `if` in a template is not supported yet',
+            'r.yml:6:17: groups[0].rules[0].labels.x: label "x": `if` in a template is not supported yet',
         ),
         (
             "  - alert: a\n    expr: up\n    anotations: {}\n",
