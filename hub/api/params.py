@@ -1,5 +1,6 @@
 """Parameters of API requests: times, durations, limits, selectors, label names; errors in Prometheus's words."""
 
+import asyncio
 import math
 import re
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ MAX_TIME = Millis((2**63 - 1) // 1_000_000)
 UNLIMITED = 2**62
 MAX_SELECTORS = 100
 MAX_FIELDS = 1_000
+BODY_SECONDS = 30.0
+"""How long a client may take to send its form."""
+
 _EARLIEST = "-292273086-05-16T16:47:06Z"
 _LATEST = "292277025-08-18T07:12:54.999999999Z"
 _RFC3339 = re.compile(
@@ -40,7 +44,11 @@ async def read_form(request: web.Request) -> Form:
     """Parameters of the URL, and before them those of a POST's form body."""
     form: Form = MultiDict()
     if request.method == "POST" and request.content_type == "application/x-www-form-urlencoded":
-        body = await request.read()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await request.read()
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text=f"no complete body within {BODY_SECONDS:.0f} s\n") from None
         try:
             form.extend(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FIELDS))
         except ValueError as err:

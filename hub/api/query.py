@@ -9,6 +9,7 @@ from typing import assert_never
 from aiohttp import web
 
 from common.errors import BrambleError, FormatError, QueryCanceledError, QueryError
+from common.logs import EventLog
 from common.promql.ast import Expr, ValueType
 from common.promql.engine import Result
 from common.promql.errors import ParseError
@@ -38,6 +39,10 @@ from hub.api.runner import RUNNER
 from hub.api.state import ApiState
 
 _TYPE_NAMES = {ValueType.MATRIX: "range vector", ValueType.STRING: "string", ValueType.NONE: "none"}
+SLOW_SECONDS = 10.0
+"""Queries that take longer are logged, whether they end well or not."""
+
+_log = EventLog("query")
 _SHOWN = 200
 """Samples that the page shows of one series of a range vector."""
 
@@ -91,7 +96,12 @@ async def _answer(request: web.Request, form: Form, evaluate: Callable[[threadin
         pieces = envelope(body, [*result.warnings, TRUNCATED] if cut else result.warnings, result.infos)
         return pack(_until(pieces, cancel), coding)
 
-    return respond(await request.app[RUNNER].run(job, timeout), JSON)
+    try:
+        return respond(await request.app[RUNNER].run(job, timeout), JSON)
+    finally:
+        spent = clock.monotonic() - asked
+        if spent >= SLOW_SECONDS:
+            _log.warn("slow query", query=form.get("query", "")[:1000], seconds=f"{spent:.1f}", path=request.path)
 
 
 def _until(pieces: Iterable[bytes], cancel: threading.Event) -> Iterator[bytes]:

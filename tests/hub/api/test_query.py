@@ -252,6 +252,29 @@ async def test_a_query_stops_when_its_client_goes_away(api: Api) -> None:
     await asyncio.wait_for(blocking.ended.wait(), 10)
 
 
+async def test_a_slow_query_is_logged_with_its_text(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("hub.api.query.SLOW_SECONDS", 0.0)
+    await api.data("/api/v1/query", query="1 + 1")
+    (record,) = [each for each in caplog.records if each.name == "query"]
+    assert record.message == "slow query"
+    assert record.fields["query"] == "1 + 1"  # type: ignore[attr-defined]
+
+
+async def test_a_body_that_never_ends_is_408(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub.api.params.BODY_SECONDS", 0.05)
+    client = await api.client()
+    reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
+    writer.write(
+        b"POST /api/v1/query HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+        b"Content-Type: application/x-www-form-urlencoded\r\n\r\nquery="
+    )
+    assert (await reader.readline()).startswith(b"HTTP/1.1 408")
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_more_queries_than_may_wait_are_refused(api: Api) -> None:
     blocking = Blocking()
     api.limit(max_concurrency=1, timeout_ms=300)
