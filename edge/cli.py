@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     default = EdgeConfig()
     parser = _Parser(
         prog=PROGRAM,
+        usage=f"{PROGRAM} [<flags>]",
         allow_abbrev=False,
         description="Collects metrics of this machine, keeps them, and gives them to a Bramble hub or a Prometheus.",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=44, width=118),

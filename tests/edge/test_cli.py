@@ -99,6 +99,12 @@ def test_conflicting_collector_flags_are_exit_2(capsys: pytest.CaptureFixture[st
     assert "mutually exclusive" in capsys.readouterr().err
 
 
+def test_help_begins_with_one_line_of_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert capsys.readouterr().out.startswith("usage: bramble-edge [<flags>]\n\n")
+
+
 @pytest.mark.parametrize("flag", ["--help", "--version"])
 def test_help_and_version_end_well(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
