@@ -26,6 +26,7 @@ from edge.collectors.runner import Runner
 from edge.committer import Committer
 from edge.config import EdgeConfig
 from edge.flash import Undervoltage, VoltageWatch, WriteBudget, device_writes
+from edge.lanes import SlowLane
 from edge.log import Log, LogOptions
 from edge.metrics import EdgeMetrics, LogCollector, watch_device
 from edge.sampler import Sampler
@@ -135,8 +136,10 @@ class Agent:
         stack.push_async_callback(blocking, committer.commit)
         stack.push_async_callback(blocking, self._runner.close)
         gatherer = Gatherer(self._runner, metrics, config.web.exporter_metrics)
+        own = [collector for collector in self._runner.background() if collector.own_lane]
+        lanes = [SlowLane(number, collector, clock) for number, collector in enumerate(own, 1)]
         sampler = Sampler(
-            gatherer.collect, log, clock, metrics, executor, config.sample_interval, supervisor.heartbeats
+            gatherer.collect, log, clock, metrics, executor, config.sample_interval, supervisor.heartbeats, lanes
         )
         api = EdgeApi(gatherer, log, lambda: sampler.latest, metrics, clock, executor, self._about, config.web)
         host, port = self._listener.getsockname()[:2]

@@ -97,20 +97,22 @@ def federate_text(latest: Latest | None, selections: Sequence[Sequence[Matcher]]
     if latest is None or now - latest.timestamp > LOOKBACK_MS:
         return ""
     found = []
-    for labels, value, state in zip(latest.slot.schema.labels(), latest.slot.values, latest.slot.presence, strict=True):
-        if state == PRESENT and any(match_all(matchers, labels) for matchers in selections):
-            found.append((labels.name, labels, value))
+    for part in (latest, *(lane for lane in latest.lanes if now - lane.timestamp <= LOOKBACK_MS)):
+        slot = part.slot
+        for labels, value, state in zip(slot.schema.labels(), slot.values, slot.presence, strict=True):
+            if state == PRESENT and any(match_all(matchers, labels) for matchers in selections):
+                found.append((labels.name, labels, value, part.timestamp))
     found.sort(key=lambda item: (item[0], item[1]))
     lines: list[str] = []
     family = ""
-    for name, labels, value in found:
+    for name, labels, value, timestamp in found:
         if name != family:
             lines.append(f"# TYPE {name} untyped\n")
             family = name
         pairs = list(labels.without_name())
         if "instance" not in labels:
             pairs.append(("instance", ""))
-        lines.append(sample_line(series_text(name, pairs), value, latest.timestamp, "text"))
+        lines.append(sample_line(series_text(name, pairs), value, timestamp, "text"))
     return "".join(lines)
 
 

@@ -11,9 +11,11 @@ from common.logs import EventLog
 from common.sample import Millis
 from common.supervisor import Heartbeats
 from edge.collectors.runner import CollectorResult
+from edge.lanes import SlowLane
 from edge.log import Log
 from edge.metrics import EdgeMetrics
 from edge.rows import RowTable, Slot
+from edge.timekeeper import Stamp
 
 LANE = 0
 """The lane of everything that is read at the sampling interval."""
@@ -27,6 +29,8 @@ class Latest:
 
     timestamp: Millis
     slot: Slot
+    lanes: tuple["Latest", ...] = ()
+    """The last slots of the lanes of slow sensors."""
 
 
 def next_tick(now: Millis, interval: int) -> Millis:
@@ -53,8 +57,9 @@ class Sampler:
         executor: Executor,
         interval: int,
         heartbeats: Heartbeats,
+        lanes: Sequence[SlowLane] = (),
     ) -> None:
-        """`collect` blocks and runs in `executor`; `interval` in ms."""
+        """`collect` blocks and runs in `executor`; `interval` in ms; collectors that have a lane are stored there."""
         self._collect = collect
         self._target = log
         self._clock = clock
@@ -63,6 +68,8 @@ class Sampler:
         self._interval = interval
         self._heartbeats = heartbeats
         self._table = RowTable()
+        self._lanes = {lane.name: lane for lane in lanes}
+        self._slow: dict[str, Latest] = {}
         self._generation = log.generation
         self._refusal = ""
         self.latest: Latest | None = None
@@ -111,17 +118,20 @@ class Sampler:
         if self._generation != self._target.generation:
             self._generation = self._target.generation
             self._table.compact()
-        slot = self._table.update(self._collect())
+            for lane in self._lanes.values():
+                lane.table.compact()
+        slot = self._table.update([result for result in self._collect() if result.name not in self._lanes])
         if self.latest is None or self.latest.slot.schema is not slot.schema:
             self._metrics.schemas.inc()
         refusal = ""
         try:
             self._target.append(LANE, slot.schema, timestamp, slot.values, slot.presence, taken.flags)
+            self._sample_lanes(taken)
         except (LimitError, StorageError) as err:
             refusal = str(err)
             self._metrics.refused.inc()
         else:
-            self.latest = Latest(timestamp, slot)
+            self.latest = Latest(timestamp, slot, tuple(self._slow.values()))
             self._metrics.slots.inc()
             self._metrics.samples.inc(len(slot.presence) - slot.presence.count(0))
         if refusal != self._refusal:
@@ -131,3 +141,14 @@ class Sampler:
                 _log.info("samples are stored again")
             self._refusal = refusal
         self._metrics.sampling.observe(self._clock.monotonic() - began)
+
+    def _sample_lanes(self, taken: Stamp) -> None:
+        """Append the rounds that background collectors have finished since the last tick, each at its own time."""
+        for lane in self._lanes.values():
+            found = lane.take(taken.timestamp)
+            if found is None:
+                continue
+            timestamp, slot = found
+            self._target.append(lane.number, slot.schema, timestamp, slot.values, slot.presence, taken.flags)
+            self._slow[lane.name] = Latest(timestamp, slot)
+            self._metrics.samples.inc(len(slot.presence) - slot.presence.count(0))

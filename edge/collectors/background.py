@@ -3,7 +3,7 @@
 import threading
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from common.clock import Clock
 from common.errors import BrambleError
@@ -18,10 +18,11 @@ MAX_SKIPS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round of reading gave, and when it ended (wall milliseconds)."""
+    """What one round of reading gave, and when it ended (wall milliseconds, monotonic seconds)."""
 
     number: int
     timestamp: Millis
+    monotonic: float
     readings: list[Reading]
     skipped: list[tuple[str, Exception]]
     error: Exception | None
@@ -34,12 +35,14 @@ class BackgroundCollector(Collector):
     the lane's news, not the scrape; after `stale_after` seconds without a round there is no reading any more.
     """
 
+    own_lane: ClassVar[bool] = True
+    """Whether its rounds are stored as a lane of their own; else they are sampled like all others."""
+
     interval: float = 60.0
     stale_rounds: float = 3.0
 
     def __init__(self, paths: Paths, options: Any, clock: Clock) -> None:
         self._latest: Round | None = None
-        self._latest_at = 0.0
         self._told = 0
         self._lock = threading.Lock()
         self._first = threading.Event()
@@ -74,7 +77,7 @@ class BackgroundCollector(Collector):
     def latest(self) -> Round | None:
         """The last round, or None before the first one or after `stale_after`."""
         with self._lock:
-            if self._latest is None or self.clock.monotonic() - self._latest_at > self.stale_after:
+            if self._latest is None or self.clock.monotonic() - self._latest.monotonic > self.stale_after:
                 return None
             return self._latest
 
@@ -113,8 +116,7 @@ class BackgroundCollector(Collector):
             error = err
         with self._lock:
             number = 1 if self._latest is None else self._latest.number + 1
-            self._latest = Round(number, self.clock.now(), readings, skipped, error)
-            self._latest_at = self.clock.monotonic()
+            self._latest = Round(number, self.clock.now(), self.clock.monotonic(), readings, skipped, error)
             self._first.set()
             return self._latest
 

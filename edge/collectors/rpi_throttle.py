@@ -82,6 +82,7 @@ class RpiThrottleCollector(BackgroundCollector):
     options_type = RpiThrottleOptions
     descs = (THROTTLED, RAW, OCCURRENCES, ALARM, ALARMS)
     options: RpiThrottleOptions
+    own_lane = False
     interval = FAST_SECONDS
 
     def _prepare(self) -> None:
