@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import QueryError
+from common.histogram import Accumulator, FloatHistogram, IncompatibleError
 from common.labels import EMPTY, NAME, Labels
 from common.promql import folding
 from common.promql.ast import Aggregate
 from common.promql.gotext import plain_float, quote, short_float
 from common.promql.labelcache import LabelCache
-from common.promql.matrix import Bools, Floats, Matrix, concat, empty
+from common.promql.matrix import Bools, Cells, Floats, Matrix, concat, empty
+from common.promql.preprocess import unwrap
 
 if TYPE_CHECKING:
     from common.promql.evaluator import Evaluator, Steps
@@ -81,6 +83,7 @@ def evaluate(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
 def _fold(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     groups = Groups(ev.cache, expr.grouping, expr.without)
     fold: folding.Fold | None = None
+    histograms = HistogramFold(ev, expr)
     room = 0
     drop: set[int] = set()
     for part in _coalesced(ev.stream(expr.expr, steps), steps):
@@ -94,6 +97,7 @@ def _fold(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
         elif len(groups.labels) > room:
             room = max(len(groups.labels), 2 * room)
             fold.resize(room)
+        part = histograms.take(part, number)
         fold.add(folding.arrange(part.values, part.presence, number))
         ev.budget.check()
     if fold is None:
@@ -101,8 +105,77 @@ def _fold(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     values, presence = fold.result()
     count = len(groups.labels)
     ev.budget.hold(count * steps.count)
-    result = Matrix(groups.labels, values[:count], presence[:count], steps.times, drop_name=_flags(drop, count))
+    values, presence = values[:count], presence[:count]
+    presence, cells = histograms.result(presence)
+    result = Matrix(groups.labels, values, presence, steps.times, cells, drop_name=_flags(drop, count))
     return result.without_empty()
+
+
+class HistogramFold:
+    """What an aggregation does with histograms: sum and mean of them, counting, or an info that they are ignored."""
+
+    def __init__(self, ev: "Evaluator", expr: Aggregate) -> None:
+        self._ev = ev
+        self._op = expr.op
+        self._position = unwrap(expr.expr).span.start
+        self._sums: dict[tuple[int, int], Accumulator | None] = {}
+
+    def take(self, part: Matrix, number: Index) -> Matrix:
+        """Take the histograms of `part` into account; what is left is for the fold of floats."""
+        mask = part.is_histogram()
+        if mask is None or not mask.any():
+            return part if part.histograms is None else replace(part, histograms=None)
+        if self._op in ("count", "group"):
+            return replace(part, histograms=None)
+        if self._op in ("sum", "avg"):
+            assert part.histograms is not None
+            for s, k in np.argwhere(mask).tolist():
+                self._add((int(number[s]), k), part.histograms[s, k], part.labels[s].name)
+        else:
+            self._ev.notes.info(f"ignored histogram in {self._op} aggregation", self._position)
+        return part.floats_only()
+
+    def _add(self, key: tuple[int, int], histogram: FloatHistogram, name: str) -> None:
+        if key not in self._sums:
+            self._sums[key] = Accumulator(histogram)
+            return
+        total = self._sums[key]
+        if total is None:
+            return
+        try:
+            total.add(histogram)
+        except IncompatibleError:
+            text = "vector contains a mix of histograms with exponential and custom buckets schemas for metric name"
+            self._ev.notes.warn(f"{text} {quote(name)}", self._position)
+            self._sums[key] = None
+
+    def result(self, presence: Bools) -> tuple[Bools, Cells | None]:
+        """Presence with the histograms' results, and those; groups of both kinds give nothing, with a warning."""
+        if not self._sums:
+            return presence, None
+        presence = presence.copy()
+        cells = np.full(presence.shape, None, dtype=object)
+        for (group, step), total in self._sums.items():
+            if presence[group, step]:
+                self._ev.notes.warn("encountered a mix of histograms and floats for aggregation", self._position)
+                presence[group, step] = False
+                continue
+            if total is None:
+                continue
+            if total.collision:
+                self._ev.notes.warn("conflicting counter resets during histogram aggregation", self._position)
+            if total.reconciled:
+                self._ev.notes.info("mismatched custom buckets were reconciled during aggregation", self._position)
+            cells[group, step] = total.sum() if self._op == "sum" else total.mean()
+            presence[group, step] = True
+        return presence, cells
+
+
+def _without_histograms(ev: "Evaluator", expr: Aggregate, matrix: Matrix, position: int) -> Matrix:
+    mask = matrix.is_histogram()
+    if mask is not None and mask.any():
+        ev.notes.info(f"ignored histogram in {expr.op} aggregation", position)
+    return matrix.floats_only()
 
 
 def _coalesced(parts: Iterator[Matrix], steps: "Steps") -> Iterator[Matrix]:
@@ -139,7 +212,7 @@ def _quantile(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     q = ev.scalar(expr.param, steps)
     for bad in _outside(q, 0.0, 1.0):
         ev.notes.warn(f"quantile value should be between 0 and 1, got {short_float(bad)}", expr.param.span.start)
-    matrix = ev.vector(expr.expr, steps)
+    matrix = _without_histograms(ev, expr, ev.vector(expr.expr, steps), unwrap(expr.expr).span.start)
     if not len(matrix.labels):
         return matrix
     groups = Groups(ev.cache, expr.grouping, expr.without)
@@ -189,6 +262,8 @@ def _parameter(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Floats:
 def _pick(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     param = _parameter(ev, expr, steps)
     matrix = ev.vector(expr.expr, steps)
+    if expr.op in ("topk", "bottomk"):
+        matrix = _without_histograms(ev, expr, matrix, expr.span.start)
     if not len(matrix.labels) or not param.any():
         return empty(steps.times)
     groups = Groups(ev.cache, expr.grouping, expr.without)
@@ -234,7 +309,7 @@ def _count_values(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     counts: list[Floats] = []
     for row, labels in enumerate(matrix.labels):
         at = np.flatnonzero(matrix.presence[row])
-        for value, columns in _distinct(matrix.values[row, at], at):
+        for value, columns in _distinct(matrix, row, at):
             marked = labels.merge({label: value})
             key = marked.drop(names | {NAME}) if expr.without else marked.keep(names)
             slot = slots.setdefault(key, len(slots))
@@ -247,10 +322,15 @@ def _count_values(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     return Matrix(list(slots), values, values > 0, steps.times)
 
 
-def _distinct(values: Floats, columns: Index) -> Iterator[tuple[str, Index]]:
-    """The texts of distinct values, and where each is."""
-    unique, inverse = np.unique(values, return_inverse=True)
+def _distinct(matrix: Matrix, row: int, columns: Index) -> Iterator[tuple[str, Index]]:
+    """The texts of a row's distinct values, and where each is."""
     seen: dict[str, list[Index]] = {}
+    if matrix.histograms is not None:
+        mask = matrix.histograms[row].astype(np.bool_)
+        for column in columns[mask[columns]].tolist():
+            seen.setdefault(str(matrix.histograms[row, column]), []).append(np.array([column]))
+        columns = columns[~mask[columns]]
+    unique, inverse = np.unique(matrix.values[row, columns], return_inverse=True)
     for number, value in enumerate(unique.tolist()):
         seen.setdefault(plain_float(value), []).append(columns[inverse == number])
     for text, found in seen.items():

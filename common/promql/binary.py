@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from common.errors import QueryError
 from common.labels import EMPTY, NAME, Labels
+from common.promql import histogram_cells
 from common.promql.ast import Binary, Cardinality, VectorMatching
 from common.promql.labelcache import LabelCache
-from common.promql.matrix import SAME_LABELSET, Bools, Floats, Matrix, concat, empty, merge_same_labels
+from common.promql.matrix import SAME_LABELSET, Bools, Cells, Floats, Matrix, concat, empty, merge_same_labels
 
 if TYPE_CHECKING:
     from common.promql.evaluator import Evaluator
@@ -76,19 +77,62 @@ def incompatible(ev: "Evaluator", expr: Binary, left: str, right: str, where: Bo
         ev.notes.info(f"{what}: {left} {expr.op} {right}", expr.span.start)
 
 
+def _of_floats(ev: "Evaluator", expr: Binary, left: Floats, right: Floats, presence: Bools) -> tuple[Floats, Bools]:
+    """Value and presence where both operands are floats."""
+    op = expr.op
+    if op in TRIMS:
+        incompatible(ev, expr, "float", "float", presence)
+        return np.zeros(presence.shape), np.zeros_like(presence)
+    if op not in COMPARISONS:
+        return arithmetic(op, left, right), presence
+    hit = compare(op, left, right)
+    if expr.return_bool:
+        return hit.astype(np.float64), presence
+    return np.broadcast_to(left, presence.shape), presence & hit
+
+
+def operate(
+    ev: "Evaluator",
+    expr: Binary,
+    left: Floats,
+    right: Floats,
+    ones: Cells | None,
+    others: Cells | None,
+    presence: Bools,
+) -> tuple[Floats, Bools, Cells | None]:
+    """Value, presence and histograms of the operator's results; all [S, K]."""
+    if ones is None and others is None:
+        return (*_of_floats(ev, expr, left, right, presence), None)
+    floats = presence.copy()
+    for cells in (ones, others):
+        if cells is not None:
+            floats &= ~cells.astype(np.bool_)
+    result = _of_floats(ev, expr, left, right, floats)
+    return histogram_cells.combine(ev, expr, left, right, ones, others, result, presence)
+
+
+def negated(matrix: Matrix) -> Matrix:
+    """All values with the other sign."""
+    mask = matrix.is_histogram()
+    if matrix.histograms is None or mask is None:
+        return replace(matrix, values=-matrix.values)
+    cells = np.full(matrix.presence.shape, None, dtype=object)
+    for s, k in np.argwhere(mask).tolist():
+        cells[s, k] = matrix.histograms[s, k].times(-1.0)
+    return replace(matrix, values=-matrix.values, histograms=cells)
+
+
 def with_scalar(ev: "Evaluator", expr: Binary, vector: Matrix, other: Floats, swapped: bool) -> Matrix:
     """A vector and a scalar [K]; `swapped` if the scalar stands on the left. Names are left alone."""
     row = other[None, :]
-    left, right = (row, vector.values) if swapped else (vector.values, row)
-    if expr.op in TRIMS:
-        incompatible(ev, expr, "float", "float", vector.presence)
-        return empty(vector.timestamps)
-    if expr.op not in COMPARISONS:
-        return replace(vector, values=arithmetic(expr.op, left, right))
-    hit = compare(expr.op, left, right)
-    if expr.return_bool:
-        return replace(vector, values=hit.astype(np.float64))
-    return replace(vector, presence=vector.presence & hit)
+    cells = vector.histograms
+    if swapped:
+        values, presence, histograms = operate(ev, expr, row, vector.values, None, cells, vector.presence)
+        if expr.op in COMPARISONS and not expr.return_bool:
+            values = vector.values
+    else:
+        values, presence, histograms = operate(ev, expr, vector.values, row, cells, None, vector.presence)
+    return replace(vector, values=values, presence=presence, histograms=histograms)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,20 +277,13 @@ class _Matching:
                     "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
                 )
 
-    def _compute(self, left: Floats, right: Floats, presence: Bools) -> tuple[Floats, Bools]:
-        """Value and presence of cells; `left` belongs to the many side."""
+    def _compute(
+        self, left: Floats, right: Floats, presence: Bools, ones: Cells | None, others: Cells | None
+    ) -> tuple[Floats, Bools, Cells | None]:
+        """Value, presence and histograms of cells; `left` and `ones` belong to the many side."""
         if self._swapped:
-            left, right = right, left
-        op = self._expr.op
-        if op in TRIMS:
-            incompatible(self._ev, self._expr, "float", "float", presence)
-            return np.broadcast_to(left, presence.shape), np.zeros_like(presence)
-        if op not in COMPARISONS:
-            return arithmetic(op, left, right), presence
-        hit = compare(op, left, right)
-        if self._expr.return_bool:
-            return hit.astype(np.float64), presence
-        return np.broadcast_to(left, presence.shape), presence & hit
+            left, right, ones, others = right, left, others, ones
+        return operate(self._ev, self._expr, left, right, ones, others, presence)
 
     def _meet(self, lefts: Index, rights: Index, matched: Bools) -> Matrix:
         many, one = self._many.matrix, self._one.matrix
@@ -254,12 +291,14 @@ class _Matching:
         left = many.values if whole else many.values[lefts]
         presence = (many.presence if whole else many.presence[lefts]) & one.presence[rights]
         np.logical_or.at(matched, self._many.of[lefts], presence)
-        values, presence = self._compute(left, one.values[rights], presence)
+        ones = None if many.histograms is None else many.histograms[lefts]
+        others = None if one.histograms is None else one.histograms[rights]
+        values, presence, cells = self._compute(left, one.values[rights], presence, ones, others)
         labels = self._labels(
             many.labels if whole else [many.labels[i] for i in lefts.tolist()],
             [one.labels[j] for j in rights.tolist()] if self._matching.include else (),
         )
-        return Matrix(labels, values, presence, many.timestamps)
+        return Matrix(labels, values, presence, many.timestamps, cells)
 
     def _filled_one(self, matched: Bools) -> Matrix:
         """Rows of the many side where the other has nothing, against the fill value."""
@@ -267,18 +306,20 @@ class _Matching:
         many = self._many.matrix
         presence = many.presence & ~_present_by_signature(self._one, len(self._one.rows))[self._many.of]
         np.logical_or.at(matched, self._many.of, presence)
-        values, presence = self._compute(many.values, np.full((1, 1), self._fill_one), presence)
+        fill = np.full((1, 1), self._fill_one)
+        values, presence, cells = self._compute(many.values, fill, presence, many.histograms, None)
         labels = self._labels(many.labels, [self._filler(x) for x in many.labels])
-        return Matrix(labels, values, presence, many.timestamps)
+        return Matrix(labels, values, presence, many.timestamps, cells)
 
     def _filled_many(self, matched: Bools) -> Matrix:
         """Rows of the one side that met nothing, against the fill value."""
         assert self._fill_many is not None
         one = self._one.matrix
         presence = one.presence & ~matched[self._one.of]
-        values, presence = self._compute(np.full((1, 1), self._fill_many), one.values, presence)
+        fill = np.full((1, 1), self._fill_many)
+        values, presence, cells = self._compute(fill, one.values, presence, None, one.histograms)
         labels = self._labels([self._filler(x) for x in one.labels], one.labels)
-        return Matrix(labels, values, presence, one.timestamps)
+        return Matrix(labels, values, presence, one.timestamps, cells)
 
     def _filler(self, labels: Labels) -> Labels:
         """The labels of the series that a fill value stands for."""

@@ -25,8 +25,9 @@ from common.promql.matrix import (
     remove_names,
     sort_by_labels,
 )
+from common.promql.mixed import MixedSeries, split
 from common.promql.parser import parse
-from common.promql.preprocess import Resolver, unwrap, value_type
+from common.promql.preprocess import Resolver, counted_selectors, unwrap, value_type
 from common.tsdb.querier import Querier, SelectHints
 
 DELAYED_NAME_REMOVAL = "promql-delayed-name-removal"
@@ -156,6 +157,7 @@ class Engine:
             end=end,
             step=step,
             is_range=matrix and start != end,
+            counted=frozenset(counted_selectors(expr)),
         )
         ev = Evaluator(querier, setting, Notes(query if isinstance(query, str) else ""), budget, HANDLERS, self._cache)
         expr = unwrap(Resolver(start, end, step if matrix else 0)(expr))
@@ -198,14 +200,17 @@ def _raw(ev: Evaluator, expr: Expr, steps: Steps) -> tuple[Series, ...]:
         if inner is None:
             return ()
         result = remove_names(ev.vector(expr.expr, inner)).without_empty()
-        for labels, values, there in zip(result.labels, result.values, result.presence, strict=True):
-            found.append(Series(labels, result.timestamps[there], values[there]))
+        for row, (labels, values, there) in enumerate(zip(result.labels, result.values, result.presence, strict=True)):
+            cells = None if result.histograms is None else result.histograms[row, there]
+            found.append(Series(labels, result.timestamps[there], values[there], cells))
     elif isinstance(expr, MatrixSelector):
         end = int(ev.reference_times(expr.selector.offset, expr.selector.timestamp, steps)[0])
         extends = expr.selector.anchored or expr.selector.smoothed
         before, behind = extended.reach(expr.selector, ev.setting.lookback) if extends else (0, 0)
         start = end - expr.range
-        for batch in ev.select(expr.selector, start - before + 1, end + behind, SelectHints(range=expr.range)):
+        mixed: dict[Labels, MixedSeries] = {}
+        batches = ev.select(expr.selector, start - before + 1, end + behind, SelectHints(range=expr.range))
+        for batch in split(batches, mixed):
             for part in selectors.uniform(batch, 1):
                 if extends:
                     ev.budget.hold(part.values.size)
@@ -219,7 +224,8 @@ def _raw(ev: Evaluator, expr: Expr, steps: Steps) -> tuple[Series, ...]:
                     for labels, values in zip(rows.labels, rows.values, strict=True)
                     if len(rows.times)
                 )
-    return tuple(sorted(found, key=_by_labels))
+        found.extend(series.raw(start, end) for series in mixed.values())
+    return tuple(sorted((series for series in found if len(series.timestamps)), key=_by_labels))
 
 
 def _by_labels(series: Series) -> tuple[tuple[str, str], ...]:

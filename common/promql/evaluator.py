@@ -8,7 +8,7 @@ from typing import assert_never
 import numpy as np
 
 from common.errors import QueryError
-from common.labels import NAME, MatchType
+from common.labels import NAME, Labels, MatchType
 from common.promql import aggregate, binary, selectors
 from common.promql.ast import (
     Aggregate,
@@ -18,6 +18,7 @@ from common.promql.ast import (
     MatrixSelector,
     NumberLiteral,
     Paren,
+    Span,
     StringLiteral,
     Subquery,
     Unary,
@@ -38,9 +39,11 @@ from common.promql.matrix import (
     merge_same_labels,
     scalar,
 )
+from common.promql.mixed import MixedSeries, instant, instant_seconds, split, with_resets
+from common.promql.mixed_extended import smoothed_instant
 from common.promql.preprocess import step_invariant, unwrap, value_type
 from common.sample import Millis
-from common.tsdb.querier import Querier, RowBatch, SelectHints
+from common.tsdb.querier import Querier, RowBatch, SelectHints, ValueKind
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class Setting:
     end: int
     step: int
     is_range: bool
+    counted: frozenset[Span] = frozenset()
 
 
 Handler = Callable[["Evaluator", Call, Steps], Iterator[Matrix]]
@@ -162,32 +166,60 @@ class Evaluator:
 
     def select(self, node: VectorSelector, start: int, end: int, hints: SelectHints) -> Iterator[RowBatch]:
         """Batches from storage with start <= timestamp <= end, each charged to the budget while it is in hand."""
+        counted = node.span in self.setting.counted
         for batch in self.querier.select(node.matchers, Millis(start), Millis(end), hints, self.budget):
-            yield batch
+            yield with_resets(batch) if counted and batch.kind is ValueKind.HISTOGRAM else batch
             self.budget.release_batch()
 
-    def instant_rows(self, node: VectorSelector, steps: Steps) -> Iterator[tuple[selectors.Rows, Times]]:
-        """Rows for an instant selector, and the instants it looks at."""
+    def instant_batches(
+        self, node: VectorSelector, steps: Steps, mixed: dict[Labels, MixedSeries]
+    ) -> tuple[Iterator[RowBatch], Times]:
+        """Batches of floats for an instant selector, and the instants it looks at; other series go to `mixed`."""
         at = self.reference_times(node.offset, node.timestamp, steps)
-        hints = SelectHints(step=steps.step)
         behind = self.setting.lookback if node.smoothed else 0
-        for batch in self.select(node, int(at.min()) - self.setting.lookback + 1, int(at.max()) + behind, hints):
-            for rows in selectors.uniform(batch, steps.count):
-                self.budget.check()
-                yield rows, at
+        begin, end = int(at.min()) - self.setting.lookback + 1, int(at.max()) + behind
+        return split(self.select(node, begin, end, SelectHints(step=steps.step)), mixed), at
 
     def _instant_selector(self, node: VectorSelector, steps: Steps) -> Iterator[Matrix]:
-        at = self.reference_times(node.offset, node.timestamp, steps)
-        if at[0] == at[-1] and not node.smoothed:
-            begin = int(at[0]) - self.setting.lookback + 1
-            for batch in self.select(node, begin, int(at[0]), SelectHints(step=steps.step)):
+        mixed: dict[Labels, MixedSeries] = {}
+        batches, at = self.instant_batches(node, steps, mixed)
+        lookback = self.setting.lookback
+        single = at[0] == at[-1] and not node.smoothed
+        for batch in batches:
+            if single:
                 part = selectors.newest(batch, steps.times)
                 if part is not None:
                     yield part
-            return
-        for rows, at in self.instant_rows(node, steps):
-            value = selectors.smoothed if node.smoothed else selectors.instant
-            part = value(rows, at, self.setting.lookback, steps.times)
+                continue
+            for rows in selectors.uniform(batch, steps.count):
+                self.budget.check()
+                value = selectors.smoothed if node.smoothed else selectors.instant
+                part = value(rows, at, lookback, steps.times)
+                if part is not None:
+                    yield part
+        for series in mixed.values():
+            self.budget.check()
+            if node.smoothed:
+                part = smoothed_instant(self, node, series, at, steps.times)
+            else:
+                part = instant(series, at, lookback, steps.times)
+            if part is not None:
+                yield part
+
+    def instant_seconds(self, node: VectorSelector, steps: Steps, starts: bool) -> Iterator[Matrix]:
+        """The time of each sample of an instant selector, or its start timestamp, in seconds."""
+        mixed: dict[Labels, MixedSeries] = {}
+        batches, at = self.instant_batches(node, steps, mixed)
+        lookback = self.setting.lookback
+        value = selectors.instant_starts if starts else selectors.instant_times
+        for batch in batches:
+            for rows in selectors.uniform(batch, steps.count):
+                self.budget.check()
+                part = value(rows, at, lookback, steps.times)
+                if part is not None:
+                    yield part
+        for series in mixed.values():
+            part = instant_seconds(series, at, lookback, steps.times, starts)
             if part is not None:
                 yield part
 
@@ -222,7 +254,7 @@ class Evaluator:
         if value_type(expr) is ValueType.SCALAR:
             yield scalar(self.scalar(expr, steps), steps.times)
             return
-        parts = (replace(part, values=-part.values) for part in self.stream(expr.expr, steps))
+        parts = (binary.negated(part) for part in self.stream(expr.expr, steps))
         yield from self.dropped(expr.expr, parts, steps)
 
     def _binary(self, expr: Binary, steps: Steps) -> Iterator[Matrix]:

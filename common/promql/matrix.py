@@ -90,7 +90,10 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Series:
-    """Raw samples of one series: `timestamps` int64 ms [T], `values` float64 [T], `histograms` object [T] or None."""
+    """Raw samples of one series: `timestamps` int64 ms [T], `values` float64 [T].
+
+    Where `histograms` (object [T], or None for none) holds a FloatHistogram the sample is that.
+    """
 
     labels: Labels
     timestamps: Times

@@ -1,6 +1,7 @@
 """What is settled before evaluation: `@ start()`, duration expressions, which parts do not depend on the step."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import assert_never
 
@@ -15,6 +16,7 @@ from common.promql.ast import (
     NumberLiteral,
     Paren,
     Preprocessor,
+    Span,
     StringLiteral,
     Subquery,
     Unary,
@@ -56,6 +58,31 @@ def value_type(expr: Expr) -> ValueType:
         case Call():
             return FUNCTIONS[expr.func].return_type
     assert_never(expr)
+
+
+_COUNT_AND_SUM = frozenset({"histogram_avg", "histogram_count", "histogram_sum"})
+_WHOLE_HISTOGRAM = frozenset({"histogram_fraction", "histogram_quantile", "histogram_quantiles"})
+
+
+def counted_selectors(expr: Expr, counted: bool = False) -> Iterator[Span]:
+    """Selectors of which only count and sum are wanted: Prometheus answers those with explicit counter resets."""
+    match expr:
+        case VectorSelector():
+            if counted:
+                yield expr.span
+        case MatrixSelector():
+            yield from counted_selectors(expr.selector, counted)
+        case Subquery():
+            yield from counted_selectors(expr.expr, False)
+        case Paren() | Unary() | Aggregate():
+            yield from counted_selectors(expr.expr, counted)
+        case Binary():
+            yield from counted_selectors(expr.lhs, counted)
+            yield from counted_selectors(expr.rhs, counted)
+        case Call():
+            inner = expr.func in _COUNT_AND_SUM or (counted and expr.func not in _WHOLE_HISTOGRAM)
+            for arg in expr.args:
+                yield from counted_selectors(arg, inner)
 
 
 def step_invariant(expr: Expr) -> bool:

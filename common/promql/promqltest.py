@@ -5,24 +5,26 @@ The language is Prometheus's (promql/promqltest); `load`, `load_with_nhcb`, `cle
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.errors import BrambleError, QueryError
-from common.labels import EMPTY, Labels, Matcher
+from common.histogram import CUSTOM_SCHEMA, FloatHistogram, ResetHint, aligned, detected_hints, numbers, side
+from common.labels import EMPTY, NAME, Labels, Matcher, match_all
 from common.promql.ast import StringLiteral, ValueType
 from common.promql.engine import Engine, Result
 from common.promql.errors import ParseError
-from common.promql.gonumber import almost_equal
+from common.promql.gonumber import almost_equal, parse
 from common.promql.matrix import Matrix
-from common.promql.parser import parse
-from common.promql.promqltest_series import HistogramRun, SeriesDescription, parse_series
+from common.promql.parser import parse as parse_query
+from common.promql.promqltest_series import HistogramLiteral, HistogramRun, SeriesDescription, parse_series
 from common.sample import Millis
 from common.tsdb.memory import MemoryQuerier
-from common.tsdb.querier import Budget, RowBatch, SelectHints
+from common.tsdb.querier import Budget, RowBatch, SelectHints, Timeline, ValueKind
 from common.units import parse_duration
 
 TOLERANCE = 1e-6
@@ -42,7 +44,7 @@ _START = re.compile(r"(?P<first>[+-]?[0-9a-z]+?)(?P<delta>[+-][0-9a-z]+?)?(?:x(?
 
 _WITH_STARTS = re.compile(r"(.*?)@st\b(.*)\Z")
 
-Cell = float | None
+Cell = float | FloatHistogram | None
 """A sample's value, or None where there is none."""
 
 
@@ -128,10 +130,32 @@ def cells_of(described: SeriesDescription) -> tuple[Cell, ...]:
     """The values of a description, one an interval."""
     out: list[Cell] = []
     for item in described.items:
-        if isinstance(item, HistogramRun):
-            raise ScriptError("native histograms cannot be loaded")
-        out.append(item)
+        if not isinstance(item, HistogramRun):
+            out.append(item)
+            continue
+        current = _histogram(item.base)
+        step = None if item.step is None else _histogram(item.step)
+        out.append(current)
+        for _ in range(item.times):
+            if step is not None:
+                current = current.plus(step, float(item.sign)).histogram
+            out.append(current)
     return tuple(out)
+
+
+def _histogram(literal: HistogramLiteral) -> FloatHistogram:
+    hint = ResetHint.UNKNOWN if literal.hint is None else ResetHint[literal.hint.name]
+    return FloatHistogram(
+        schema=literal.schema,
+        count=literal.count,
+        sum=literal.sum,
+        zero_count=literal.zero_count,
+        zero_threshold=literal.zero_threshold,
+        positive=side(literal.offset, literal.buckets),
+        negative=side(literal.negative_offset, literal.negative_buckets),
+        custom=literal.custom_values,
+        hint=hint,
+    )
 
 
 def parse_starts(text: str, line: int = 0) -> tuple[int | None, ...]:
@@ -246,7 +270,7 @@ def _parse_expect(out: Eval, what: str, rest: str, line: int) -> None:
         case "ordered":
             out.ordered = True
         case "string":
-            expr = parse(rest)
+            expr = parse_query(rest)
             if not isinstance(expr, StringLiteral):
                 _fail(line, f"expected a string, got {rest!r}")
             out.string = expr.value
@@ -257,12 +281,60 @@ def _parse_expect(out: Eval, what: str, rest: str, line: int) -> None:
             out.range_vector = (_time(found[1], line), _time(found[2], line), _time(found[3], line))
 
 
+def custom_histograms(series: Mapping[Labels, tuple[Cell, ...]]) -> dict[Labels, tuple[Cell, ...]]:
+    """The classic histograms among `series` (`_bucket`, `_count`, `_sum`) as native ones with custom buckets."""
+    found: dict[Labels, dict[str, tuple[Cell, ...]]] = {}
+    for labels, cells in series.items():
+        for suffix in ("_bucket", "_count", "_sum"):
+            if labels.name.endswith(suffix):
+                key = labels.drop(("le",)).merge({NAME: labels.name.removesuffix(suffix)})
+                part = f"le={labels.get('le')}" if suffix == "_bucket" else suffix
+                found.setdefault(key, {})[part] = cells
+    out: dict[Labels, tuple[Cell, ...]] = {}
+    for key, parts in found.items():
+        uppers = sorted((parse(name[3:]), name) for name in parts if name.startswith("le=") and len(name) > 3)
+        if not uppers:
+            continue
+        length = max(len(cells) for cells in parts.values())
+        out[key] = tuple(_custom(parts, uppers, slot) for slot in range(length))
+    return out
+
+
+def _custom(parts: Mapping[str, tuple[Cell, ...]], uppers: Sequence[tuple[float, str]], slot: int) -> Cell:
+    def value(name: str) -> float | None:
+        cell = parts[name][slot] if name in parts and slot < len(parts[name]) else None
+        return cell if isinstance(cell, float | int) else None
+
+    counts = [value(name) for _, name in uppers]
+    if all(count is None for count in counts):
+        return None
+    cumulative = np.array([0.0 if count is None else count for count in counts])
+    bounds = tuple(upper for upper, _ in uppers if upper != float("inf"))
+    total = value("_count")
+    if total is None:
+        total = float(cumulative[-1])
+    if len(bounds) == len(uppers):
+        cumulative = np.append(cumulative, total)
+    return FloatHistogram(
+        schema=CUSTOM_SCHEMA,
+        count=total,
+        sum=value("_sum") or 0.0,
+        positive=side(0, np.diff(cumulative, prepend=0.0)),
+        custom=bounds,
+    )
+
+
 class ScriptStore(MemoryQuerier):
-    """The dictionary model with start timestamps."""
+    """The dictionary model with native histograms and start timestamps."""
 
     def __init__(self, rows_per_batch: int = 4096) -> None:
         super().__init__(rows_per_batch)
         self._starts: dict[Labels, dict[int, int]] = {}
+        self._histograms: dict[Labels, dict[int, FloatHistogram]] = {}
+
+    def add_histogram(self, labels: Labels, timestamp: int, value: FloatHistogram) -> None:
+        """Store one histogram (ms); the first at a timestamp wins."""
+        self._histograms.setdefault(labels, {}).setdefault(timestamp, value)
 
     def set_start(self, labels: Labels, timestamp: int, start: int) -> None:
         """Say when the counter behind a sample began, ms."""
@@ -277,16 +349,41 @@ class ScriptStore(MemoryQuerier):
         budget: Budget | None = None,
     ) -> Iterator[RowBatch]:
         """As Querier.select."""
+        for labels, samples in self._hinted().items():
+            inside = sorted(time for time in samples if start <= time <= end)
+            if inside and match_all(matchers, labels):
+                cells = np.array([samples[time] for time in inside] + [None], dtype=object)[None, :-1]
+                yield RowBatch(
+                    [labels],
+                    np.zeros(cells.shape),
+                    [Timeline(np.array(inside, dtype=np.int64))],
+                    np.zeros(1, dtype=np.intp),
+                    ValueKind.HISTOGRAM,
+                    self._known_starts([labels], [inside]),
+                    cells,
+                )
         for batch in super().select(matchers, start, end, hints, budget):
             if not any(labels in self._starts for labels in batch.labels):
                 yield batch
                 continue
-            starts = np.zeros(batch.values.shape, dtype=np.int64)
-            for row, labels in enumerate(batch.labels):
-                known = self._starts.get(labels, {})
-                times = batch.timelines[batch.timeline_of[row]].timestamps.tolist()
-                starts[row, : len(times)] = [known.get(time, 0) for time in times]
-            yield replace(batch, starts=starts)
+            times = [batch.timelines[of].timestamps.tolist() for of in batch.timeline_of]
+            yield replace(batch, starts=self._known_starts(batch.labels, times))
+
+    def _hinted(self) -> dict[Labels, dict[int, FloatHistogram]]:
+        """All histograms with hints as a storage answers them."""
+        out: dict[Labels, dict[int, FloatHistogram]] = {}
+        for labels, samples in self._histograms.items():
+            times = sorted({*samples, *self._series.get(labels, ())})
+            hinted = detected_hints([samples.get(time) for time in times])
+            out[labels] = {time: sample for time, sample in zip(times, hinted, strict=True) if sample is not None}
+        return out
+
+    def _known_starts(self, labels: Sequence[Labels], times: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        starts = np.zeros((len(labels), max(len(line) for line in times)), dtype=np.int64)
+        for row, (one, line) in enumerate(zip(labels, times, strict=True)):
+            known = self._starts.get(one, {})
+            starts[row, : len(line)] = [known.get(time, 0) for time in line]
+        return starts
 
 
 class Runner:
@@ -309,16 +406,22 @@ class Runner:
                     self._eval(command)
 
     def _load(self, command: Load) -> None:
-        for described in command.series:
-            starts = command.starts.get(described.labels, ())
-            for slot, cell in enumerate(cells_of(described)):
+        series = {described.labels: cells_of(described) for described in command.series}
+        if command.with_nhcb:
+            series.update(custom_histograms(series))
+        for labels, cells in series.items():
+            starts = command.starts.get(labels, ())
+            for slot, cell in enumerate(cells):
                 if cell is None:
                     continue
                 time = slot * command.interval
-                self.store.add(described.labels, time, cell)
+                if isinstance(cell, FloatHistogram):
+                    self.store.add_histogram(labels, time, cell)
+                else:
+                    self.store.add(labels, time, cell)
                 relative = starts[slot] if slot < len(starts) else None
                 if relative is not None:
-                    self.store.set_start(described.labels, time, time + relative)
+                    self.store.set_start(labels, time, time + relative)
 
     def _eval(self, command: Eval) -> None:
         try:
@@ -362,7 +465,7 @@ class Runner:
             if result.type is not ValueType.STRING or result.string != command.string:
                 _fail(command.line, f"{command.query}: expected the string {command.string!r}, got {result}")
         elif result.type is ValueType.SCALAR:
-            if command.scalar is None or not almost_equal(command.scalar, result.scalar, TOLERANCE):
+            if command.scalar is None or not same_cell(command.scalar, result.scalar):
                 _fail(command.line, f"{command.query}: expected {command.scalar}, got the scalar {result.scalar}")
         elif result.type is ValueType.MATRIX:
             if command.range_vector is None:
@@ -371,7 +474,10 @@ class Runner:
             actual = []
             for series in result.series:
                 cells: list[Cell] = [None] * ((int(series.timestamps[-1]) - start) // step + 1)
-                for time, value in zip(series.timestamps.tolist(), series.values.tolist(), strict=True):
+                found: list[Cell] = series.values.tolist()
+                if series.histograms is not None:
+                    found = [v if h is None else h for v, h in zip(found, series.histograms, strict=True)]
+                for time, value in zip(series.timestamps.tolist(), found, strict=True):
                     cells[(time - start) // step] = value
                 actual.append((series.labels, tuple(cells)))
             _check_series(command, command.series, actual, "")
@@ -409,6 +515,10 @@ def _from_matrix(matrix: Matrix | None) -> list[tuple[Labels, tuple[Cell, ...]]]
             value if there else None
             for value, there in zip(matrix.values[row].tolist(), matrix.presence[row].tolist(), strict=True)
         ]
+        if matrix.histograms is not None:
+            for step, histogram in enumerate(matrix.histograms[row]):
+                if histogram is not None and matrix.presence[row, step]:
+                    cells[step] = histogram
         out.append((labels, tuple(cells)))
     return out
 
@@ -433,6 +543,26 @@ def _check_series(
         _fail(command.line, f"{command.query}{where}: unexpected series {labels} {list(cells)}")
 
 
+def same_cell(expected: Cell, actual: Cell) -> bool:
+    """Equal within the tolerance; a counter reset hint counts only where one is expected."""
+    if isinstance(expected, FloatHistogram) and isinstance(actual, FloatHistogram):
+        if expected.hint not in (ResetHint.UNKNOWN, actual.hint):
+            return False
+        if (expected.schema, expected.custom) != (actual.schema, actual.custom):
+            return False
+        if not almost_equal(expected.zero_threshold, actual.zero_threshold, TOLERANCE):
+            return False
+        left, right, _ = aligned(expected, actual)
+        return all(
+            almost_equal(a, b, TOLERANCE) for a, b in zip(numbers(left).tolist(), numbers(right).tolist(), strict=True)
+        )
+    if isinstance(expected, FloatHistogram) or isinstance(actual, FloatHistogram):
+        return False
+    if expected is None or actual is None:
+        return expected is actual
+    return almost_equal(expected, actual, TOLERANCE)
+
+
 def _check_cells(
     command: Eval, labels: Labels, expected: tuple[Cell, ...], actual: tuple[Cell, ...], where: str
 ) -> None:
@@ -440,9 +570,7 @@ def _check_cells(
     left = (*expected, *([None] * (width - len(expected))))
     right = (*actual, *([None] * (width - len(actual))))
     for one, other in zip(left, right, strict=True):
-        if (one is None) != (other is None) or (
-            one is not None and other is not None and not almost_equal(one, other, TOLERANCE)
-        ):
+        if not same_cell(one, other):
             _fail(command.line, f"{command.query}{where}: {labels}: expected {list(expected)}, got {list(actual)}")
 
 

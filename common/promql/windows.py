@@ -549,7 +549,8 @@ def median_deviations(values: Floats, lo: Index, hi: Index) -> Floats:
             half = np.full(ordered.shape[:2], 0.5)
             median = quantile_of_sorted(ordered, n, half)
             again, n = _sort_nan_first(np.abs(window - median[:, :, None]), inside)
-            out[band, part] = quantile_of_sorted(again, n, half)
+            broken = (np.isnan(window) & inside).any(axis=2)
+            out[band, part] = np.where(broken, np.nan, quantile_of_sorted(again, n, half))
     return out
 
 
@@ -580,8 +581,10 @@ def regressions(values: Floats, times: Times, lo: Index, hi: Index, at: Times | 
             mean_rise = rise.sum(axis=2) / size
             when = (0.0 if at is None else (at[part] - origin) / 1000.0) - mean_time
             part_value = head + (mean_rise + part_slope * when)
-            slope[band, part] = np.where(constant, 0.0, part_slope)
-            intercept[band, part] = np.where(constant, head, part_value)
+            # An infinite sample makes the sums of which slope and value are made NaN.
+            wild = ~np.isfinite(rise).all(axis=2) | np.isinf(head)
+            slope[band, part] = np.where(wild, np.nan, np.where(constant, 0.0, part_slope))
+            intercept[band, part] = np.where(wild, np.nan, np.where(constant, head, part_value))
     return slope, intercept
 
 

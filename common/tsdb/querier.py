@@ -42,6 +42,9 @@ class RowBatch:
     `values` is float64 [S, max T], left-aligned; what lies behind a row's T is padding and means nothing.
     A NaN in `values` is a real NaN sample. `timeline_of` is intp [S], an index into `timelines`.
 
+    Of kind HISTOGRAM the samples are `histograms[s, :T]` (object [S, max T] of common.histogram.FloatHistogram) and
+    `values` means nothing; batches of this kind come before those of floats.
+
     `starts` int64 [S, max T], where known, are the samples' start timestamps, ms, 0 for unknown.
     """
 
@@ -51,6 +54,7 @@ class RowBatch:
     timeline_of: NDArray[np.intp]
     kind: ValueKind = ValueKind.FLOAT
     starts: NDArray[np.int64] | None = None
+    histograms: NDArray[np.object_] | None = None
 
 
 class Budget(Protocol):

@@ -202,6 +202,8 @@ def quantile(q: float, values: Sequence[float]) -> float:
 def mad_over_time(window: Window, start: int, end: int) -> float | None:
     if not window:
         return None
+    if any(math.isnan(value) for _, value in window):
+        return math.nan
     middle = quantile(0.5, [value for _, value in window])
     return quantile(0.5, [abs(value - middle) for _, value in window])
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from common.promql import selectors
 from common.promql.ast import Call, VectorSelector
 from common.promql.matrix import Floats, Matrix, empty, scalar
 from common.promql.preprocess import unwrap
@@ -128,11 +127,7 @@ def timestamp(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
     """Each sample's own time for a plain selector, else the step's."""
     source = unwrap(node.args[0])
     if isinstance(source, VectorSelector):
-        found = (
-            selectors.instant_times(rows, at, ev.setting.lookback, steps.times)
-            for rows, at in ev.instant_rows(source, steps)
-        )
-        yield from ev.dropped(source, (part for part in found if part is not None), steps)
+        yield from ev.dropped(source, ev.instant_seconds(source, steps, starts=False), steps)
         return
     seconds = steps.times / 1000.0
     parts = (
@@ -147,11 +142,7 @@ def start_timestamp(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Mat
     source = unwrap(node.args[0])
     if not isinstance(source, VectorSelector):
         return
-    found = (
-        selectors.instant_starts(rows, at, ev.setting.lookback, steps.times)
-        for rows, at in ev.instant_rows(source, steps)
-    )
-    yield from ev.dropped(source, (part for part in found if part is not None), steps)
+    yield from ev.dropped(source, ev.instant_seconds(source, steps, starts=True), steps)
 
 
 def absent(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:

@@ -7,9 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import QueryError
-from common.promql import selectors, windows
+from common.labels import Labels
+from common.promql import mixed_extended, selectors, windows
 from common.promql.ast import Call, MatrixSelector, VectorSelector
 from common.promql.matrix import Bools, Floats, Matrix, Series, Times
+from common.promql.mixed import MixedSeries, Samples, split
+from common.promql.preprocess import unwrap
 from common.tsdb.querier import SelectHints
 
 if TYPE_CHECKING:
@@ -43,27 +46,45 @@ def apply(ev: "Evaluator", node: Call, source: MatrixSelector, steps: "Steps") -
     starts = ends - source.range
     before, behind = reach(selector, ev.setting.lookback)
     hints = SelectHints(step=steps.step, range=source.range, func=node.func)
-    batches = ev.select(selector, int(starts.min()) - before + 1, int(ends.max()) + behind, hints)
+    mixed: dict[Labels, MixedSeries] = {}
+    batches = split(ev.select(selector, int(starts.min()) - before + 1, int(ends.max()) + behind, hints), mixed)
+
+    def compute(values: Floats, times: Times) -> tuple[Floats, Bools]:
+        lo, hi = windows.bounds(times, starts - before, ends + behind)
+        span = Span(times, lo, hi, starts, ends, selector.smoothed)
+        with np.errstate(all="ignore"):
+            if node.func == "changes":
+                result = windows.changes(values, span.first, hi)
+            elif node.func == "resets":
+                result = windows.resets(values, span.first, hi)
+            else:
+                result = span.increase(values, counter=node.func != "delta")
+                if node.func == "rate":
+                    result /= source.range / 1000.0
+        return result, np.broadcast_to(span.there, result.shape)
+
     for batch in batches:
         for raw in selectors.uniform(batch, steps.count):
             ev.budget.check()
             rows = raw.without_stale()
             if not len(rows.times):
                 continue
-            lo, hi = windows.bounds(rows.times, starts - before, ends + behind)
-            span = Span(rows.times, lo, hi, starts, ends, selector.smoothed)
-            if not span.there.any():
-                continue
-            with np.errstate(all="ignore"):
-                if node.func == "changes":
-                    values = windows.changes(rows.values, span.first, hi)
-                elif node.func == "resets":
-                    values = windows.resets(rows.values, span.first, hi)
-                else:
-                    values = span.increase(rows.values, counter=node.func != "delta")
-                    if node.func == "rate":
-                        values /= source.range / 1000.0
-            yield Matrix(rows.labels, values, np.broadcast_to(span.there, values.shape), steps.times)
+            values, there = compute(rows.values, rows.times)
+            if there.any():
+                yield Matrix(rows.labels, values, there, steps.times)
+    position = unwrap(node.args[0]).span.start
+    for series in mixed.values():
+        ev.budget.check()
+
+        def of_floats(floats: Samples) -> tuple[Floats, Bools]:
+            values, there = compute(np.asarray(floats.values, dtype=np.float64)[None], floats.times)
+            return values[0], there[0]
+
+        part = mixed_extended.evaluate(
+            ev, node.func, position, series, starts, ends, selector.smoothed, steps.times, of_floats
+        )
+        if part is not None:
+            yield part
 
 
 class Span:

@@ -1,15 +1,16 @@
-"""histogram_quantile, histogram_quantiles and histogram_fraction, over the buckets of classic histograms."""
+"""Functions of histograms: quantiles and fractions of classic and native ones, counts and sums of native ones."""
 
 import datetime as dt
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.histogram import FloatHistogram
 from common.labels import Labels
-from common.promql import buckets, gonumber
+from common.promql import buckets, gonumber, nativehist
 from common.promql.ast import Call, Expr
 from common.promql.gotext import quote, short_float
 from common.promql.matrix import Floats, Matrix, concat, merge_same_labels
@@ -50,9 +51,9 @@ class Classic:
     uppers: list[Floats] = field(default_factory=list)
 
 
-def with_name(ev: "Evaluator", text: str, labels: Labels) -> str:
-    """An annotation's text with the metric's name, which only delayed removal still knows."""
-    name = labels.name if ev.setting.delayed_names else ""
+def with_name(ev: "Evaluator", text: str, labels: Labels, always: bool = False) -> str:
+    """An annotation's text with the metric's name, which mostly only delayed removal still knows."""
+    name = labels.name if ev.setting.delayed_names or always else ""
     return f"{text} for metric name {quote(name)}" if name else text
 
 
@@ -167,9 +168,10 @@ def quantile(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
     q = ev.scalar(node.args[0], steps)
     _check(ev, q, node.args[0])
     matrix = ev.vector(node.args[1], steps)
-    source = classic(ev, matrix.floats_only(), node.args[1])
-    result = compute(ev, source, lambda u, c, at: buckets.quantile(q[at], u, c), node.args[1])
-    yield merge_same_labels(ev.drop_names(result))
+    native, source = _both(ev, matrix, node.args[1])
+    parts = [native_quantile(ev, native, q, node.args[1])]
+    parts.append(compute(ev, source, lambda u, c, at: buckets.quantile(q[at], u, c), node.args[1]))
+    yield merge_same_labels(ev.drop_names(concat(parts, steps.times).without_empty()))
 
 
 def quantiles(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
@@ -181,14 +183,15 @@ def quantiles(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
         _check(ev, q, arg)
         wanted.append(q)
     matrix = ev.vector(node.args[0], steps)
-    source = classic(ev, matrix.floats_only(), node.args[0])
+    native, source = _both(ev, matrix, node.args[0])
     parts = []
     for q in wanted:
 
         def one(u: Floats, c: Floats, at: NDArray[np.intp], q: Floats = q) -> tuple[Floats, buckets.Forced]:
             return buckets.quantile(q[at], u, c)
 
-        result = ev.drop_names(compute(ev, source, one, node.args[1]))
+        found = [native_quantile(ev, native, q, node.args[0]), compute(ev, source, one, node.args[0])]
+        result = ev.drop_names(concat(found, steps.times).without_empty())
         for value in np.unique(q).tolist():
             columns = np.isnan(q) if value != value else q == value
             named = [labels.merge({label: gonumber.open_metrics(value)}) for labels in result.labels]
@@ -202,6 +205,88 @@ def fraction(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
     """`histogram_fraction(lower, upper, v)`."""
     lower, upper = ev.scalar(node.args[0], steps), ev.scalar(node.args[1], steps)
     matrix = ev.vector(node.args[2], steps)
-    source = classic(ev, matrix.floats_only(), node.args[2])
-    result = compute(ev, source, lambda u, c, at: (buckets.fraction(lower[at], upper[at], u, c), None), node.args[2])
-    yield merge_same_labels(ev.drop_names(result))
+    native, source = _both(ev, matrix, node.args[2])
+
+    def one(histogram: FloatHistogram, labels: Labels, k: int) -> float:
+        value, missing = nativehist.fraction(float(lower[k]), float(upper[k]), histogram)
+        if missing:
+            what = "input to histogram_fraction has NaN observations, which are excluded from all fractions"
+            ev.notes.info(with_name(ev, what, labels, always=True), unwrap(node.args[2]).span.start)
+        return value
+
+    parts = [_each(native, one)]
+    parts.append(
+        compute(ev, source, lambda u, c, at: (buckets.fraction(lower[at], upper[at], u, c), None), node.args[2])
+    )
+    yield merge_same_labels(ev.drop_names(concat(parts, steps.times).without_empty()))
+
+
+def _both(ev: "Evaluator", matrix: Matrix, arg: Expr) -> tuple[Matrix, Classic]:
+    """Native histograms, and classic ones; where both are there for the same labels, neither, with a warning."""
+    source = classic(ev, matrix.floats_only(), arg)
+    mask = matrix.is_histogram()
+    if mask is None:
+        return matrix.rows([]), source
+    native = replace(matrix, presence=mask)
+    number = {labels: group for group, labels in enumerate(source.labels)}
+    presence, floats = mask.copy(), source.matrix.presence.copy()
+    for row, labels in enumerate(matrix.labels):
+        group = number.get(labels)
+        if group is None or not mask[row].any():
+            continue
+        clash = mask[row] & floats[source.rows[group]].any(axis=0)
+        if clash.any():
+            what = "vector contains a mix of classic and native histograms"
+            ev.notes.warn(with_name(ev, what, labels), unwrap(arg).span.start)
+            presence[row] &= ~clash
+            floats[np.ix_(source.rows[group], np.flatnonzero(clash))] = False
+    source.matrix = replace(source.matrix, presence=floats)
+    return replace(native, presence=presence).without_empty(), source
+
+
+def _each(matrix: Matrix, function: Callable[[FloatHistogram, Labels, int], float]) -> Matrix:
+    """`function` of every histogram: (histogram, labels, step) -> value."""
+    values = np.zeros(matrix.presence.shape)
+    mask = matrix.is_histogram()
+    if mask is None or matrix.histograms is None:
+        return replace(matrix, values=values, presence=np.zeros_like(matrix.presence), histograms=None)
+    for s, k in np.argwhere(mask).tolist():
+        values[s, k] = function(matrix.histograms[s, k], matrix.labels[s], k)
+    return Matrix(matrix.labels, values, mask, matrix.timestamps)
+
+
+def native_quantile(ev: "Evaluator", matrix: Matrix, q: Floats, arg: Expr) -> Matrix:
+    """Quantile `q` [K] of every native histogram."""
+
+    def one(histogram: FloatHistogram, labels: Labels, k: int) -> float:
+        value, note = nativehist.quantile(float(q[k]), histogram)
+        if note:
+            result = "NaN" if note == "result" else "skewed higher"
+            what = f"input to histogram_quantile has NaN observations, result is {result}"
+            ev.notes.info(with_name(ev, what, labels, always=True), unwrap(arg).span.start)
+        return value
+
+    return _each(matrix, one)
+
+
+_OF_NATIVE: dict[str, Callable[[FloatHistogram], float]] = {
+    "histogram_avg": lambda h: float(np.float64(h.sum) / h.count),
+    "histogram_count": lambda h: h.count,
+    "histogram_stddev": lambda h: float(np.sqrt(nativehist.variance(h))),
+    "histogram_stdvar": nativehist.variance,
+    "histogram_sum": lambda h: h.sum,
+}
+OF_NATIVE = tuple(_OF_NATIVE)
+
+
+def of_native(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
+    """`histogram_count`, `_sum`, `_avg`, `_stddev`, `_stdvar` of native histograms; floats give nothing."""
+    function = _OF_NATIVE[node.func]
+
+    def parts() -> Iterator[Matrix]:
+        for part in ev.stream(node.args[0], steps):
+            with np.errstate(all="ignore"):
+                result = _each(part, lambda histogram, _labels, _k: function(histogram))
+            yield replace(result, drop_name=part.drop_name).without_empty()
+
+    yield from ev.dropped(node.args[0], parts(), steps)

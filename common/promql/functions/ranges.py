@@ -8,11 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import QueryError
+from common.labels import Labels
 from common.promql import selectors, windows
 from common.promql.ast import Call, MatrixSelector, Subquery
-from common.promql.functions import extended
+from common.promql.functions import extended, mixed_ranges
 from common.promql.gotext import quote, short_float
 from common.promql.matrix import Bools, Floats, Matrix, Times
+from common.promql.mixed import MixedSeries, Samples, from_matrix, split
 from common.promql.preprocess import unwrap
 from common.tsdb.querier import SelectHints
 
@@ -169,20 +171,28 @@ def _apply(
     args: tuple[Floats, ...],
     steps: "Steps",
 ) -> Iterator[Matrix]:
+    mixed: dict[Labels, MixedSeries] = {}
     if isinstance(source, Subquery):
         ends = ev.reference_times(source.offset, source.timestamp, steps)
-        rows_of = subquery_rows(ev, source, steps, ends)
+        rows_of = subquery_rows(ev, source, steps, ends, mixed)
     else:
         selector = source.selector
         ends = ev.reference_times(selector.offset, selector.timestamp, steps)
         hints = SelectHints(step=steps.step, range=source.range, func=node.func)
-        batches = ev.select(selector, int(ends.min()) - source.range + 1, int(ends.max()), hints)
+        batches = split(ev.select(selector, int(ends.min()) - source.range + 1, int(ends.max()), hints), mixed)
         if ends[0] == ends[-1]:
             # One window: it holds exactly what was selected.
             rows_of = (rows for batch in batches for rows in selectors.by_length(batch))
         else:
             rows_of = (rows for batch in batches for rows in selectors.uniform(batch, steps.count))
     starts = ends - source.range
+    position = unwrap(node.args[0]).span.start
+
+    def kernel(rows: selectors.Rows, lo: NDArray[np.intp], hi: NDArray[np.intp]) -> Floats:
+        with np.errstate(all="ignore"):
+            window = Window(rows.values, rows.times, lo, hi, starts, ends, steps.times, args, rows.starts)
+            return function.kernel(window)
+
     for raw in rows_of:
         ev.budget.check()
         rows = raw.without_stale()
@@ -200,13 +210,22 @@ def _apply(
             _check_overlap(ev, node, rows, lo, hi)
         if not enough.any() and (born is None or not born.any()):
             continue
-        with np.errstate(all="ignore"):
-            window = Window(rows.values, rows.times, lo, hi, starts, ends, steps.times, args, rows.starts)
-            values = function.kernel(window)
+        values = kernel(rows, lo, hi)
         there = np.broadcast_to(enough, values.shape) if born is None else enough | born
         yield Matrix(rows.labels, values, there, steps.times, drop_name=rows.drop_name)
         if node.func == "quantile_over_time":
             _check_quantile(ev, node, args[0][enough])
+
+    for series in mixed.values():
+        ev.budget.check()
+
+        def of_floats(floats: Samples, series: MixedSeries = series) -> tuple[Floats, int]:
+            rows = selectors.Rows([series.labels], np.asarray(floats.values, dtype=np.float64)[None], floats.times)
+            return kernel(rows, *windows.bounds(floats.times, starts, ends))[0], function.least
+
+        part = mixed_ranges.evaluate(ev, node.func, position, series, starts, ends, steps.times, of_floats)
+        if part is not None:
+            yield part
 
 
 def _named(ev: "Evaluator", node: Call, function: RangeFunction, parts: Iterator[Matrix]) -> Iterator[Matrix]:
@@ -216,7 +235,9 @@ def _named(ev: "Evaluator", node: Call, function: RangeFunction, parts: Iterator
         return
     names: set[str] = set()
     for part in parts:
-        names.update(labels.name for labels in part.labels)
+        mask = part.is_histogram()
+        if mask is None or (part.presence & ~mask).any():
+            names.update(labels.name for labels in part.labels)
         yield part
     for name in sorted(names):
         if name and not name.endswith(_COUNTER_SUFFIXES):
@@ -258,12 +279,19 @@ def subquery_steps(ev: "Evaluator", node: Subquery, steps: "Steps", ends: Times)
     return type(steps)(first, last, interval)
 
 
-def subquery_rows(ev: "Evaluator", node: Subquery, steps: "Steps", ends: Times) -> Iterator[selectors.Rows]:
-    """The result of a subquery's expression as rows of samples."""
+def subquery_rows(
+    ev: "Evaluator", node: Subquery, steps: "Steps", ends: Times, mixed: dict[Labels, MixedSeries]
+) -> Iterator[selectors.Rows]:
+    """The result of a subquery's expression as rows of samples; series with histograms are put into `mixed`."""
     inner = subquery_steps(ev, node, steps, ends)
     if inner is None:
         return
     matrix = ev.vector(node.expr, inner)
+    if matrix.histograms is not None:
+        found, plain = from_matrix(matrix)
+        for series in found:
+            mixed[series.labels] = series
+        matrix = matrix.rows(plain)
     yield from matrix_rows(matrix)
 
 

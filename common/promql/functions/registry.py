@@ -30,6 +30,7 @@ HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), elementwise.clamp),
     **dict.fromkeys(("sort", "sort_desc"), labels.sort_by_value),
     **dict.fromkeys(("sort_by_label", "sort_by_label_desc"), labels.sort_by_label),
+    **dict.fromkeys(histograms.OF_NATIVE, histograms.of_native),
     **dict.fromkeys(("pi", "start", "end", "step", "range"), scalars.constant),
     **dict.fromkeys(("min_of", "max_of"), scalars.extreme_of),
     "absent": elementwise.absent,
