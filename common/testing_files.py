@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from common.files import SYSTEM_FILES, Appender, Files
+from common.files import SYSTEM_FILES, Appender, Files, SystemAppender, SystemFiles
 
 
 class Fate(StrEnum):
@@ -65,6 +65,24 @@ class _Step:
     data: bytes = b""
     size: int = 0
     mark: object = None
+
+
+class UnsyncedFiles(SystemFiles):
+    """The machine's files without syncing: for tests that don't ask what a power cut leaves."""
+
+    def create(self, path: Path) -> Appender:
+        return _UnsyncedAppender(path, os.O_CREAT | os.O_EXCL)
+
+    def append(self, path: Path) -> Appender:
+        return _UnsyncedAppender(path, 0)
+
+    def sync_dir(self, path: Path) -> None:
+        pass
+
+
+class _UnsyncedAppender(SystemAppender):
+    def sync(self) -> None:
+        pass
 
 
 class RecordingFiles:

@@ -87,6 +87,7 @@ class LogDisk:
         self.segments: list[Segment] = []
         self.corrections: dict[bytes, Correction] = {}
         self._bad: list[tuple[Path, int]] = []
+        self._former = [(path, path.stat().st_size) for path in sorted(directory.glob("former-*/*"))]
         self._indexes: OrderedDict[int, Scan] = OrderedDict()
         self._active: Segment | None = None
         self._out: Appender | None = None
@@ -101,8 +102,8 @@ class LogDisk:
 
     @property
     def size(self) -> int:
-        """Bytes of all segments, unreadable ones too."""
-        return sum(s.size for s in self.segments) + sum(size for _, size in self._bad)
+        """Bytes of all segments, unreadable ones and those of a former device too."""
+        return sum(s.size for s in self.segments) + sum(size for _, size in (*self._bad, *self._former))
 
     @property
     def last(self) -> Millis | None:
@@ -302,11 +303,17 @@ class LogDisk:
     # Retention
 
     def retain(self, oldest: Millis | None, max_bytes: int) -> int:
-        """Remove oldest segments over `max_bytes` or wholly before `oldest`, never the current one; how many."""
+        """Remove oldest segments over `max_bytes` or wholly before `oldest`, never the current one; how many.
+
+        What a former device left goes first, then what is unreadable.
+        """
         removed = 0
-        while self._bad and self.size > max_bytes:
-            path, _ = self._bad.pop(0)
-            self.files.unlink(path)
+        for aside in (self._former, self._bad):
+            while aside and (self.size > max_bytes or self._before(aside[0][0], oldest)):
+                path, _ = aside.pop(0)
+                self.files.unlink(path)
+                if path.parent != self.directory and not any(path.parent.iterdir()):
+                    self.files.rmdir(path.parent)
         while self.segments and self.segments[0] is not self._active:
             segment = self.segments[0]
             old = oldest is not None and segment.summary.first <= segment.summary.last < oldest
@@ -319,6 +326,10 @@ class LogDisk:
             self.stats.segments_expired += 1
             removed += 1
         return removed
+
+    @staticmethod
+    def _before(path: Path, oldest: Millis | None) -> bool:
+        return oldest is not None and path.stat().st_mtime * 1000 < oldest
 
     # Reading
 

@@ -1,5 +1,6 @@
 """The edge's log: what goes in comes out, after restarts, cuts, flips, full memory and full disks."""
 
+import os
 from array import array
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from common.frames.model import (
 from common.frames.ranges import RangeSet
 from common.labels import Labels
 from common.testing import FakeClock
+from common.testing_files import UnsyncedFiles
 from edge.identity import Machine
 from edge.log import Log, LogOptions, LogReply, Order, Overflow
 
@@ -31,7 +33,7 @@ BASE = 1_700_000_000_000
 
 
 def open_log(path: Path, clock: FakeClock, options: LogOptions | None = None, machine: Machine = PI) -> Log:
-    return Log.open(path, options or LogOptions(), clock, machine=machine)
+    return Log.open(path, options or LogOptions(), clock, files=UnsyncedFiles(), machine=machine)
 
 
 def put(log: Log, timestamp: int, *values: float, schema: Schema = ONE, lane: int = 0) -> None:
@@ -288,6 +290,23 @@ def test_a_cloned_card_gets_an_id_of_its_own_and_does_not_serve_the_other_device
     log.close()
 
 
+@pytest.mark.parametrize("options", [LogOptions(retention_bytes=100), LogOptions(retention_ms=1)])
+def test_what_a_former_device_left_goes_first(tmp_path: Path, options: LogOptions) -> None:
+    clock = FakeClock()
+    former = tmp_path / "former-00"
+    former.mkdir()
+    for name in ("0000000000000001.seg", "0000000000000002.bad"):
+        (former / name).write_bytes(bytes(200))
+        os.utime(former / name, (1, 1))
+    log = open_log(tmp_path, clock, options)
+    assert log.stats().disk_bytes == 400
+    put(log, 1)
+    log.commit()
+    assert not former.exists()
+    assert len(log.read({}, Order.NEWEST, ALL).frames) == 1
+    log.close()
+
+
 def test_a_damaged_identity_is_taken_from_the_segments(tmp_path: Path, clock: FakeClock) -> None:
     log = open_log(tmp_path, clock)
     put(log, 1)
@@ -311,11 +330,17 @@ def written(path: Path, clock: FakeClock, clean: bool) -> tuple[bytes, Path]:
     return segment.read_bytes() if clean else data, segment
 
 
+def places(data: bytes, clean: bool) -> list[int]:
+    """Every byte, but fewer of those before the trailer where the same bytes are tried without one."""
+    trailer = data.rindex(b"BRt\xb1") if clean else len(data)
+    return [*range(0, trailer, 9 if clean else 1), *range(trailer, len(data) + 1)]
+
+
 @pytest.mark.parametrize("clean", [False, True])
 def test_a_segment_cut_at_any_byte_loses_only_what_follows(tmp_path: Path, clock: FakeClock, clean: bool) -> None:
     data, segment = written(tmp_path, clock, clean)
     ends: list[int] = []
-    for size in range(len(data) + 1):
+    for size in places(data, clean):
         segment.write_bytes(data[:size])
         log = open_log(tmp_path, clock)
         got = samples(log.read({}, Order.OLDEST, ALL))
@@ -348,7 +373,7 @@ def test_what_is_repaired_is_repaired_once(tmp_path: Path, clock: FakeClock) -> 
 @pytest.mark.parametrize("clean", [False, True])
 def test_a_flipped_byte_costs_at_most_the_frame_it_is_in(tmp_path: Path, clock: FakeClock, clean: bool) -> None:
     data, segment = written(tmp_path, clock, clean)
-    for at in range(len(data)):
+    for at in places(data, clean)[:-1]:
         damaged = bytearray(data)
         damaged[at] ^= 0x40
         segment.write_bytes(damaged)

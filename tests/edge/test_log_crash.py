@@ -11,7 +11,7 @@ from common.frames import codec
 from common.frames.model import Schema, SubSchema, decode_schema, read_header
 from common.labels import Labels
 from common.testing import FakeClock
-from common.testing_files import FaultyFiles, RecordingFiles
+from common.testing_files import FaultyFiles, RecordingFiles, UnsyncedFiles
 from edge.identity import Machine
 from edge.log import Log, LogOptions, Order
 
@@ -42,7 +42,7 @@ def stored(log: Log) -> set[int]:
 
 def test_every_power_cut_leaves_a_log_that_starts_with_all_that_was_committed(tmp_path: Path) -> None:
     clock = FakeClock()
-    files = RecordingFiles(tmp_path / "log")
+    files = RecordingFiles(tmp_path / "log", UnsyncedFiles())
     options = LogOptions(segment_bytes=4096, retention_bytes=32_768)
     n = 0
     for _ in range(2):
@@ -56,7 +56,7 @@ def test_every_power_cut_leaves_a_log_that_starts_with_all_that_was_committed(tm
         log.close()
     states = 0
     for state in files.crash_states(tmp_path / "scratch"):
-        log = Log.open(state.path, options, clock, machine=PI)
+        log = Log.open(state.path, options, clock, files=UnsyncedFiles(), machine=PI)
         reply = log.read({}, Order.OLDEST, ALL)
         got = stored(log)
         assert set(range(max((int(str(m)) for m in state.marks), default=0))) <= got
@@ -72,7 +72,7 @@ def test_every_power_cut_leaves_a_log_that_starts_with_all_that_was_committed(tm
 
 def test_the_device_id_survives_every_power_cut_after_its_first_frame(tmp_path: Path) -> None:
     clock = FakeClock()
-    files = RecordingFiles(tmp_path / "log")
+    files = RecordingFiles(tmp_path / "log", UnsyncedFiles())
     log = Log.open(tmp_path / "log", LogOptions(), clock, files=files, machine=PI)
     put(log, 1)
     log.commit()

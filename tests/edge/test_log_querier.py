@@ -14,6 +14,7 @@ from common.frames.model import ABSENT, PRESENT, STALE, Flags, Schema, SubSchema
 from common.labels import Labels, Matcher, MatchType
 from common.sample import STALE_NAN, MetricMeta, MetricType, Millis
 from common.testing import FakeClock
+from common.testing_files import UnsyncedFiles
 from common.tsdb.memory import MemoryQuerier, read_all
 from edge.identity import Machine
 from edge.log import Log, LogOptions
@@ -46,7 +47,7 @@ def plain(found: dict[Labels, list[tuple[int, float | None]]]) -> dict[Labels, s
 
 
 def open_log(path: Path, clock: FakeClock) -> Log:
-    return Log.open(path, LogOptions(segment_bytes=4096), clock, machine=PI)
+    return Log.open(path, LogOptions(segment_bytes=4096), clock, files=UnsyncedFiles(), machine=PI)
 
 
 @settings(max_examples=60, deadline=None)
