@@ -174,7 +174,6 @@ class Agent:
         options = LogOptions(
             retention_ms=storage.retention_time,
             retention_bytes=storage.retention_size,
-            commit_interval=self._config.commit_interval / 1000,
             setting="--storage.path",
         )
         return Log.open(self._storage, options, self._clock)

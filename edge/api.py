@@ -20,7 +20,7 @@ from common.exposition.encode import (
     sample_line,
     series_text,
 )
-from common.frames.model import PRESENT, SchemaHash
+from common.frames.model import MEDIA_TYPE, PRESENT, VERSION, SchemaHash
 from common.frames.ranges import format_have, parse_have
 from common.labels import Matcher, match_all
 from common.logs import EventLog
@@ -28,7 +28,7 @@ from edge.collectors.runner import CollectorResult, Outcome, Runner
 from edge.config import WebConfig
 from edge.log import Log, Order
 from edge.metrics import OWN, EdgeMetrics, OwnReadings
-from edge.negotiate import FRAMES_TYPE, encoding, metrics_format, wants_frames
+from edge.negotiate import encoding, metrics_format, wants_frames
 from edge.sampler import Latest
 
 MAX_LINE_BYTES = 64 * 1024
@@ -252,7 +252,7 @@ class EdgeApi:
         return web.Response(
             body=body,
             headers={
-                "Content-Type": f"{FRAMES_TYPE};version=1",
+                "Content-Type": f"{MEDIA_TYPE};version={VERSION}",
                 "Bramble-Source": self._held.source_id.hex(),
                 "Bramble-Epoch": f"{self._held.epoch:016x}",
                 "Bramble-Log": format_have(reply.available, MAX_LOG_HEADER),

@@ -64,7 +64,6 @@ class LogOptions:
 
     retention_ms: int = 30 * 86_400_000
     retention_bytes: int = 512 << 20
-    commit_interval: float = 60.0
     segment_bytes: int = 1 << 20
     max_memory_bytes: int = 8 << 20
     overflow: Overflow = Overflow.DROP_OLDEST

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Literal
 
-FRAMES_TYPE = "application/vnd.bramble.frames"
+from common.frames.model import MEDIA_TYPE, VERSION
+
 MAX_HEADER = 4096
 
 _OPENMETRICS = "application/openmetrics-text"
@@ -38,9 +39,9 @@ def metrics_format(accept: str) -> Literal["text", "openmetrics"]:
 
 
 def wants_frames(accept: str) -> bool:
-    """Whether Bramble's frames, version 1, are accepted."""
+    """Whether Bramble's frames are accepted in the version that this program writes."""
     return any(
-        value == FRAMES_TYPE and params.get("version", "1") == "1" and weight > 0
+        value == MEDIA_TYPE and params.get("version", str(VERSION)) == str(VERSION) and weight > 0
         for value, params, weight in weighted(accept)
     )
 

@@ -26,7 +26,6 @@ from common.frames.model import (
 from common.frames.schema import unzstd
 from common.frames.varint import Reader, put_varint
 
-MEDIA_TYPE: Final = "application/vnd.bramble.frames"
 LEVEL: Final = 3
 RAW: Final = 255
 POWERS: Final = tuple(10.0**scale for scale in range(10))
@@ -37,17 +36,6 @@ _BOOT = struct.Struct("<16sq")
 _CRITICAL = 1
 
 Buffer = bytes | bytearray | memoryview
-
-
-def negotiate(accept: str) -> int | None:
-    """The highest frame version that an `Accept` header and this program share; None: frames were not asked for."""
-    for item in accept.split(","):
-        name, *parameters = (part.strip().lower() for part in item.split(";"))
-        if name == MEDIA_TYPE:
-            versions = [p.partition("=")[2].strip('"') for p in parameters if p.startswith("version")]
-            if not versions or "1" in versions:
-                return 1
-    return None
 
 
 def section(kind: Section, payload: Buffer, critical: bool = True, value_kind: int = 0) -> bytes:

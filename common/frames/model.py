@@ -23,6 +23,7 @@ __all__ = [
     "MAX_CELLS",
     "MAX_FRAME_BYTES",
     "MAX_U64",
+    "MEDIA_TYPE",
     "NO_SCHEMA",
     "PRESENT",
     "STALE",
@@ -50,6 +51,8 @@ Epoch = NewType("Epoch", int)
 """64 random bits drawn at each start of a log writer and at each clock step."""
 
 VERSION: Final = 1
+MEDIA_TYPE: Final = "application/vnd.bramble.frames"
+"""Of frames one after the other; with the parameter `version`."""
 FRAME_MAGIC: Final = b"BRf\xb1"
 HEADER_SIZE: Final = 96
 MAX_FRAME_BYTES: Final = 64 << 20

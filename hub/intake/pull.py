@@ -13,7 +13,17 @@ import aiohttp
 
 from common.clock import Clock
 from common.errors import BrambleError, FormatError, FrameError, LimitError, RemoteError
-from common.frames.model import NO_SCHEMA, Epoch, FrameHeader, SchemaHash, SourceId, decode_schema, read_header
+from common.frames.model import (
+    MEDIA_TYPE,
+    NO_SCHEMA,
+    VERSION,
+    Epoch,
+    FrameHeader,
+    SchemaHash,
+    SourceId,
+    decode_schema,
+    read_header,
+)
 from common.frames.ranges import EMPTY, Have, RangeSet, format_have, is_cut, parse_have
 from common.labels import Labels
 from common.logs import EventLog
@@ -29,8 +39,7 @@ from hub.metrics import IntakeMetrics
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MEDIA_TYPE = "application/vnd.bramble.frames"
-ACCEPT = f"{MEDIA_TYPE};version=1"
+ACCEPT = f"{MEDIA_TYPE};version={VERSION}"
 MAX_HAVE_CHARACTERS = 40_000
 """Of the `have` in a URL; agents take request lines of 64 KiB. What is cut off is sent again, no harm done."""
 MAX_SCHEMA_BYTES = 16 << 20

@@ -268,20 +268,6 @@ def test_a_stream_is_split_into_its_frames():
         list(envelope.split(one + two[:-1]))
 
 
-@pytest.mark.parametrize(
-    ("accept", "version"),
-    [
-        ("application/vnd.bramble.frames;version=1", 1),
-        ("text/plain, application/vnd.bramble.frames; version=2, application/vnd.bramble.frames; version=1", 1),
-        ("application/vnd.bramble.frames", 1),
-        ("application/vnd.bramble.frames;version=2", None),
-        ("*/*", None),
-    ],
-)
-def test_versions_are_negotiated_by_media_type(accept, version):
-    assert envelope.negotiate(accept) == version
-
-
 def golden_cases():
     times = [1_700_000_000_000, 1_700_000_015_000, 1_700_000_030_001]
     values = np.array([[1.0, 2.0, 4.0], [0.1, 0.1, -0.0], [float("inf"), 5e-324, 3e9], [36.5, 37.25, 36.0]])

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from common.config import Duration, Size
 from common.errors import StorageError
 from common.frames.codec import encode
-from common.frames.model import Epoch, FrameKey, Schema, SourceId, SubSchema, encode_schema
+from common.frames.model import MEDIA_TYPE, Epoch, FrameKey, Schema, SourceId, SubSchema, encode_schema
 from common.frames.ranges import RangeSet, format_have, parse_have
 from common.labels import Labels, Matcher, MatchType
 from common.sample import Millis
@@ -29,7 +29,7 @@ from hub.config import BrambleConfig
 from hub.fleet import Announced, Device, Fleet, State
 from hub.intake.commit import Committer
 from hub.intake.http import session
-from hub.intake.pull import MEDIA_TYPE, AgentClient, Puller
+from hub.intake.pull import AgentClient, Puller
 from hub.metrics import IntakeMetrics
 
 PI = SourceId(b"\x01" * 16)
