@@ -20,7 +20,7 @@ from common.frames.varint import Reader, put_text, put_uvarint
 from common.labels import Labels, Matcher
 from common.sample import MetricMeta
 from common.tsdb.cache import DecodeCache
-from common.tsdb.index import Interner, LabelCache, RowIndex, Target
+from common.tsdb.index import Interner, LabelCache, Name, RowIndex
 from common.tsdb.ints import get_ints, put_ints
 from common.tsdb.join import Line, Piece
 from common.tsdb.rows import Group
@@ -35,9 +35,6 @@ MAX_PART_BYTES: Final = 1 << 28
 BEFORE_HEAD: Final = -(1 << 62)
 
 _serials = itertools.count()
-
-Name = tuple[RowIndex, int, Target]
-"""A row by its place: index, row in it, target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +336,12 @@ class Block:
             if metric.entry.schema.name in names:
                 yield number, np.arange(len(metric.entry.row), dtype=np.intp)
 
+    def mask(self, metric: int, series: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Which of all series of an entry are among `series`."""
+        out = np.zeros(len(self._metrics[metric].entry.row), np.bool_)
+        out[series] = True
+        return out
+
     def names(self, metric: int, series: NDArray[np.intp]) -> list[Name]:
         """Places of some series of a metric."""
         found = self._metrics[metric]
@@ -347,7 +350,7 @@ class Block:
 
     def labels(self, metric: int, series: NDArray[np.intp], cache: LabelCache) -> list[Labels]:
         """Label sets of some series of a metric."""
-        return [cache.one(*name) for name in self.names(metric, series)]
+        return cache.many(self.names(metric, series))
 
     def pieces(
         self, metric: int, series: NDArray[np.intp], start: int, end: int

@@ -9,18 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import FormatError
-from common.files import Files
+from common.files import Files, write_atomic
+from common.frames.varint import Reader, put_uvarint
 from common.labels import Labels, Matcher
 from common.sample import MetricMeta
-from common.tsdb.block import Block, Name
+from common.tsdb.block import Block, pack_part, unpack_part
 from common.tsdb.build import Origin, Shape, build
 from common.tsdb.cache import DecodeCache
-from common.tsdb.index import Interner, LabelCache
-from common.tsdb.join import Piece
+from common.tsdb.deletion import Deletion, punched
+from common.tsdb.index import Interner, LabelCache, Name
+from common.tsdb.join import L, Piece
 
 HOUR = 3_600_000
 WINDOW = 2 * HOUR
 DAY = 24 * HOUR
+DELETIONS = "deletions"
 DAY_SHAPE = Shape(rows=32, slots=1920)
 
 
@@ -33,7 +36,9 @@ class Blocks:
         self._lock = lock
         self.cache = cache
         self.interner = Interner()
-        self.labels = LabelCache()
+        self.deletions: tuple[Deletion, ...] = ()
+        self.duplicates = 0
+        """Samples found to be repeats of another's timestamp when blocks were written."""
         self._next = 1
         self.current: tuple[Block, ...] = ()
         self.quarantined: list[str] = []
@@ -53,6 +58,60 @@ class Blocks:
                 self._files.replace(path, quarantine / path.name)
                 self.quarantined.append(path.name)
         self.current = tuple(sorted(found, key=lambda block: block.footer.rank))
+        self._load_deletions(quarantine)
+
+    def _load_deletions(self, quarantine: Path) -> None:
+        path = self._directory / DELETIONS
+        if not path.exists():
+            return
+        try:
+            reader = Reader(unpack_part(path.read_bytes(), DELETIONS))
+            for _ in range(reader.count()):
+                self.delete(Deletion.unpack(reader.take(reader.uvarint())))
+            reader.end()
+        except FormatError:
+            self._files.replace(path, quarantine / DELETIONS)
+            self.quarantined.append(DELETIONS)
+
+    def delete(self, deletion: Deletion) -> None:
+        """Leave samples out of what is read from blocks that are there now."""
+        if deletion not in self.deletions and self._affected(deletion):
+            self.deletions = (*self.deletions, deletion)
+
+    def _affected(self, deletion: Deletion) -> list[Block]:
+        return [
+            block
+            for block in self.current
+            if block.number < deletion.blocks and block.min <= deletion.end and block.max >= deletion.start
+        ]
+
+    def save_deletions(self) -> None:
+        """Make deletions durable, without those that no block is left for. OSError as usual."""
+        with self._lock:
+            self.deletions = tuple(each for each in self.deletions if self._affected(each))
+            out = bytearray()
+            put_uvarint(out, len(self.deletions))
+            for each in self.deletions:
+                body = each.pack()
+                put_uvarint(out, len(body))
+                out += body
+        write_atomic(self._directory / DELETIONS, pack_part(bytes(out), 3), self._files)
+
+    def deleted_from(self, block: Block) -> list[Deletion]:
+        """Deletions that concern a block."""
+        return [each for each in self.deletions if block in self._affected(each)]
+
+    def clean(self, meta: Callable[[str], Sequence[MetricMeta]]) -> int:
+        """Write blocks with deletions anew, without what is gone; how many."""
+        marked = [block for block in self.current if self.deleted_from(block)]
+        for block in marked:
+            self._rewrite([block], meta, Shape())
+        self.save_deletions()
+        return len(marked)
+
+    def between(self, start: int, end: int) -> "list[tuple[Block, list[Deletion]]]":
+        """Blocks with samples between two times (inclusive), and what was deleted from each."""
+        return [(b, self.deleted_from(b)) for b in self.current if b.min <= end and b.max >= start]
 
     def number(self) -> int:
         """A number that no block has had."""
@@ -106,13 +165,15 @@ class Blocks:
     def compact(self, before: int, meta: Callable[[str], Sequence[MetricMeta]]) -> bool:
         """Do the most pressing merge, if there is one: overlapping blocks first, then days that end before `before`."""
         for group, shape in plan([(b.min, b.max, b.size) for b in self.current], before):
-            chosen = [self.current[i] for i in group]
-            origins = [BlockOrigin(block) for block in chosen]
-            rank = min(block.footer.rank for block in chosen)
-            log = min(block.footer.log for block in chosen)
-            self.swap(self.write(origins, meta, log=log, rank=rank, shape=shape), chosen)
+            self._rewrite([self.current[i] for i in group], meta, shape)
             return True
         return False
+
+    def _rewrite(self, chosen: list[Block], meta: Callable[[str], Sequence[MetricMeta]], shape: Shape) -> None:
+        origins = [BlockOrigin(block, self.deleted_from(block)) for block in chosen]
+        rank = min(block.footer.rank for block in chosen)
+        log = min(block.footer.log for block in chosen)
+        self.swap(self.write(origins, meta, log=log, rank=rank, shape=shape), chosen)
 
     def drop(self, unneeded: Callable[[Block], bool]) -> int:
         """Remove blocks; how many."""
@@ -163,9 +224,10 @@ def plan(blocks: Sequence[tuple[int, int, int]], before: int) -> Iterator[tuple[
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockOrigin:
-    """All rows of a block, for a merge."""
+    """All rows of a block, for a merge, less what was deleted."""
 
     block: Block
+    deletions: Sequence[Deletion] = ()
 
     def metrics(self) -> Mapping[str, int]:
         """As Origin.metrics."""
@@ -174,8 +236,9 @@ class BlockOrigin:
     def pieces(self, metrics: frozenset[str]) -> Iterator[Piece[Name]]:
         """As Origin.pieces."""
         for metric, series in self.block.all(metrics):
+            gone = _gone(self.block, self.deletions, metric)
             for members, piece in self.block.pieces(metric, series, self.block.min, self.block.max):
-                yield _renamed(piece, self.block.names(metric, members))
+                yield _punch(_renamed(piece, self.block.names(metric, members)), members, gone)
 
 
 def _renamed(piece: Piece[int], names: list[Name]) -> Piece[Name]:
@@ -185,18 +248,38 @@ def _renamed(piece: Piece[int], names: list[Name]) -> Piece[Name]:
 
 
 def block_pieces(
-    block: Block, matchers: Sequence[Matcher], start: int, end: int, cache: LabelCache, lock: threading.RLock
+    block: Block,
+    deletions: Sequence[Deletion],
+    matchers: Sequence[Matcher],
+    start: int,
+    end: int,
+    cache: LabelCache,
 ) -> Iterator[Piece[Labels]]:
     """What a query reads from a block."""
     for metric, series in block.match(matchers):
+        gone = _gone(block, deletions, metric)
         for members, piece in block.pieces(metric, series, start, end):
-            yield Piece(
-                piece.prints,
-                piece.lines,
-                piece.line_of,
-                piece.values,
-                _Labelled(block, metric, members, cache, lock).read,
-            )
+            labels = _Labelled(block, metric, members, cache).read
+            named = Piece(piece.prints, piece.lines, piece.line_of, piece.values, labels)
+            yield _punch(named, members, gone)
+
+
+Gone = list[tuple[NDArray[np.bool_], int, int]]
+
+
+def _gone(block: Block, deletions: Sequence[Deletion], metric: int) -> Gone:
+    """For each deletion that concerns an entry of the index: which of its series, from when to when."""
+    found = []
+    for each in deletions:
+        series = dict(block.match(each.matchers)).get(metric)
+        if series is not None:
+            found.append((block.mask(metric, series), each.start, each.end))
+    return found
+
+
+def _punch(piece: Piece[L], members: NDArray[np.intp], gone: Gone) -> Piece[L]:
+    mine = [(mask[members], start, end) for mask, start, end in gone if mask[members].any()]
+    return punched(piece, mine) if mine else piece
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -205,8 +288,6 @@ class _Labelled:
     metric: int
     members: NDArray[np.intp]
     cache: LabelCache
-    lock: threading.RLock
 
     def read(self, rows: NDArray[np.intp]) -> list[Labels]:
-        with self.lock:
-            return self.block.labels(self.metric, self.members[rows], self.cache)
+        return self.block.labels(self.metric, self.members[rows], self.cache)

@@ -21,11 +21,11 @@ from common.tsdb.block import (
     BlockIndex,
     Footer,
     MetricEntry,
-    Name,
     encode_index,
     pack_footer,
     pack_part,
 )
+from common.tsdb.index import Name
 from common.tsdb.join import Joined, Piece, join_rows
 from common.tsdb.rows import encode_rows
 from common.tsdb.timelines import Times, encode_timelines
@@ -56,6 +56,9 @@ class Shape:
     rows: int = ROWS
     slots: int = SLOTS
     level: int = 3
+
+
+_TARGET_LABELS: Final = ("instance", "job")
 
 
 class BlockWriter:
@@ -210,6 +213,9 @@ class _Row:
         """Row labels, and those target labels that the row doesn't name itself."""
         index, row, target = self.name
         labels = index.rows[row]
+        if not target.names:
+            # A label set that came whole: parted like the others, its rows are shared by many targets.
+            return labels.drop(_TARGET_LABELS), labels.keep(_TARGET_LABELS)
         if target.names.isdisjoint(index.columns()):
             return labels, target.labels
         return labels, target.labels.drop([name for name, _ in labels])

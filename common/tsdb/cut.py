@@ -1,17 +1,17 @@
 """What goes from the head into blocks: views of its chunks as origin of rows, and the time ranges to cut. Pure."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.tsdb.block import Name
 from common.tsdb.blocks import DAY, HOUR, WINDOW
 from common.tsdb.head import View, pieces
-from common.tsdb.index import RowIndex, Target
+from common.tsdb.index import Name, RowIndex, Target
 from common.tsdb.join import Piece
+from common.tsdb.loose import LooseView
 from common.tsdb.registry import Selection, StoredSchema
 
 MAX_WINDOWS = 12
@@ -23,6 +23,7 @@ class HeadOrigin:
     """Samples of views between two times (inclusive)."""
 
     strands: Sequence[tuple[StoredSchema, Target, Sequence[View]]]
+    loose: LooseView
     start: int
     end: int
 
@@ -36,7 +37,16 @@ class HeadOrigin:
             if slots:
                 for name, columns in schema.metrics().items():
                     cells[name] += slots * len(columns)
+        for (_, index), counts in self._loose_counts():
+            for row in np.flatnonzero(counts).tolist():
+                cells[index.rows[row].name] += int(counts[row])
         return cells
+
+    def _loose_counts(self) -> Iterator[tuple[tuple[int, RowIndex], NDArray[np.int64]]]:
+        if self.loose.parts:
+            counts = self.loose.cells(self.start, self.end)
+            for first, index in self.loose.indexes:
+                yield (first, index), counts[first : first + len(index.rows)]
 
     def pieces(self, metrics: frozenset[str]) -> Iterator[Piece[Name]]:
         """As Origin.pieces."""
@@ -51,6 +61,10 @@ class HeadOrigin:
             naming = _Names(selection.names(), target)
             for view in views:
                 yield from pieces(view, selection.columns, prints, naming.read, self.start, self.end)
+        for (first, index), counts in self._loose_counts():
+            rows = [row for row in np.flatnonzero(counts).tolist() if index.rows[row].name in metrics]
+            if rows:
+                yield from self.loose.pieces(first, index, np.array(rows, np.intp), self.start, self.end)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,12 +76,11 @@ class _Names:
         return [(*self.rows[at], self.target) for at in positions.tolist()]
 
 
-def ranges(views: Sequence[View], before: int) -> list[tuple[int, int]]:
-    """Time ranges (inclusive) for blocks of all samples of the views below `before`, in order of time."""
+def ranges(timestamps: Iterable[NDArray[np.int64]], before: int) -> list[tuple[int, int]]:
+    """Time ranges (inclusive) for blocks of all samples below `before`, in order of time."""
     windows: set[int] = set()
-    for view in views:
-        times = view.timestamps[view.timestamps < before]
-        windows.update(np.unique(times // WINDOW).tolist())
+    for each in timestamps:
+        windows.update(np.unique(each[each < before] // WINDOW).tolist())
     if len(windows) <= MAX_WINDOWS:
         return [(w * WINDOW, (w + 1) * WINDOW - 1) for w in sorted(windows)]
     newest = max(windows)

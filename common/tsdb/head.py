@@ -4,13 +4,50 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
 from common.frames.model import ABSENT, PRESENT, STALE
 from common.tsdb.join import L, Line, Piece
+from common.tsdb.rows import Group, encode_rows
 
-SLOTS = 480
+SLOTS = 120
 """Slots of a full chunk."""
+_SEAL_ROWS = 128
+
+
+class Sealed:
+    """Values [T, S] of a full chunk, compressed as the row groups of blocks are."""
+
+    __slots__ = ("_groups", "nbytes", "shape")
+
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        self.shape = values.shape
+        compress = zstandard.ZstdCompressor(level=1).compress
+        self._groups = [
+            compress(encode_rows(values[:, at : at + _SEAL_ROWS].T)) for at in range(0, values.shape[1], _SEAL_ROWS)
+        ]
+        self.nbytes = sum(map(len, self._groups))
+
+    def read(self, columns: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Some columns as rows: [len(columns), T]."""
+        out = np.empty((len(columns), self.shape[0]))
+        group_of = columns // _SEAL_ROWS
+        for group in np.unique(group_of).tolist():
+            mine = np.flatnonzero(group_of == group)
+            body = zstandard.ZstdDecompressor().decompress(self._groups[group])
+            out[mine] = Group(body).decode(columns[mine] - group * _SEAL_ROWS)
+        return out
+
+
+Values = NDArray[np.float64] | Sealed
+
+
+def read_columns(values: Values, slots: slice | NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Cells of some slots and columns, as rows: [len(columns), slots]; a new array."""
+    if isinstance(values, Sealed):
+        return values.read(columns)[:, slots]
+    return values[slots][:, columns].T
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,7 +59,7 @@ class View:
     """
 
     timestamps: NDArray[np.int64]
-    values: NDArray[np.float64]
+    values: Values
     pattern: NDArray[np.int32]
     patterns: list[NDArray[np.uint8] | None]
     arrival: NDArray[np.int64]
@@ -63,11 +100,28 @@ class Chunk:
         self.first = 0
         self.last = 0
         self.times = np.empty(0, np.int64)
-        self.values = np.empty((0, rows))
+        self.values: Values = np.empty((0, rows))
         self.pattern = np.empty(0, np.int32)
         self.arrival = np.empty(0, np.int64)
         self.patterns: list[NDArray[np.uint8] | None] = [None]
         self._ids: dict[bytes, int] = {}
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the values are compressed; then nothing can be appended."""
+        return isinstance(self.values, Sealed)
+
+    def seal(self) -> None:
+        """Compress the values. Views stay as they are."""
+        if not isinstance(self.values, Sealed):
+            values = self.values[: self.slots].copy()
+            for at, pattern in enumerate(self.pattern[: self.slots].tolist()):
+                states = self.patterns[pattern]
+                if states is not None:
+                    # What is in cells without a sample means nothing: let it cost nothing.
+                    void = states != PRESENT
+                    values[at, void] = values[at - 1, void] if at else 0.0
+            self.values = Sealed(values)
 
     @property
     def size(self) -> int:
@@ -87,6 +141,7 @@ class Chunk:
         if new > len(self.times):
             self._grow(new)
         self.times[old:new] = timestamps
+        assert not isinstance(self.values, Sealed)
         self.values[old:new] = values.T
         self.arrival[old:new] = np.arange(arrival, arrival + count)
         if presence is None or (presence == PRESENT).all():
@@ -130,7 +185,8 @@ class Chunk:
         if not len(keep):
             return None
         rest = Chunk(self.rows)
-        rest.times, rest.values = self.times[keep], self.values[keep]
+        rest.times = self.times[keep]
+        rest.values = read_columns(self.values, keep, np.arange(self.rows)).T.copy()
         rest.pattern, rest.arrival = self.pattern[keep], self.arrival[keep]
         rest.patterns, rest._ids = self.patterns, self._ids
         rest.slots = len(keep)
@@ -150,10 +206,28 @@ class Chunk:
         self.first, self.last = int(times.min()), int(times.max())
         self.ordered = bool((np.diff(times) > 0).all())
 
+    def punched(self, columns: NDArray[np.intp], start: int, end: int) -> "Chunk":
+        """This chunk with the cells of some columns ABSENT between two times (inclusive)."""
+        n = self.slots
+        slots = np.flatnonzero((self.times[:n] >= start) & (self.times[:n] <= end))
+        if not len(slots):
+            return self
+        rest = Chunk(self.rows)
+        for name in ("times", "values", "arrival", "slots", "first", "last", "ordered"):
+            setattr(rest, name, getattr(self, name))
+        rest.pattern, rest.patterns, rest._ids = self.pattern.copy(), list(self.patterns), dict(self._ids)
+        for pattern in np.unique(self.pattern[slots]).tolist():
+            states = self.patterns[pattern]
+            cells = np.full(self.rows, PRESENT, np.uint8) if states is None else states.copy()
+            cells[columns] = ABSENT
+            rest.pattern[slots[self.pattern[slots] == pattern]] = rest._pattern(cells)
+        return rest
+
     def view(self) -> View:
         """The content as it is now; later appends don't change it."""
         n = self.slots
-        return View(self.times[:n], self.values[:n], self.pattern[:n], self.patterns, self.arrival[:n], self.ordered)
+        values = self.values if isinstance(self.values, Sealed) else self.values[:n]
+        return View(self.times[:n], values, self.pattern[:n], self.patterns, self.arrival[:n], self.ordered)
 
 
 def pieces(
@@ -195,7 +269,7 @@ def _piece(
     used, pattern = np.unique(view.pattern[slots], return_inverse=True)
     if len(used) == 1 and used[0] == 0:
         line_of = np.zeros(len(columns), np.intp)
-        yield Piece(prints, [Line(times, None, arrival)], line_of, _Values(view.values[slots], columns).all, labels)
+        yield Piece(prints, [Line(times, None, arrival)], line_of, _Values(view.values, slots, columns).all, labels)
         return
     cells = np.stack([_states(view.patterns[i], columns) for i in used])
     kinds, line_of = unique_rows(np.ascontiguousarray(cells.T))
@@ -216,7 +290,7 @@ def _piece(
     if not len(rows):
         return
     line_of = line_of[rows]
-    values = _Values(view.values[slots], columns[rows], line_of, kept)
+    values = _Values(view.values, slots, columns[rows], line_of, kept)
     yield Piece(prints[rows], lines, line_of, values.gaps, lambda some: labels(rows[some]))
 
 
@@ -235,14 +309,15 @@ def unique_rows(rows: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.
 class _Values:
     """Reads columns of time-major values as left-aligned rows."""
 
-    values: NDArray[np.float64]
+    values: Values
+    slots: slice | NDArray[np.intp]
     columns: NDArray[np.intp]
     line_of: NDArray[np.intp] | None = None
     kept: list[NDArray[np.intp] | None] | None = None
 
     def all(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """[len(rows), T], where every slot counts."""
-        return self.values[:, self.columns[rows]].T
+        return read_columns(self.values, self.slots, self.columns[rows])
 
     def gaps(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """The same where rows leave slots out."""

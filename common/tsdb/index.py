@@ -5,6 +5,7 @@ value holds: that is what `honor_labels` means, and who doesn't want it renames 
 """
 
 import itertools
+import threading
 import weakref
 from collections.abc import Sequence
 
@@ -128,37 +129,40 @@ class RowIndex:
         return target.labels.merge(mine)
 
 
+Name = tuple[RowIndex, int, Target]
+"""A series by its place: index, row in it, target."""
+
+
 class LabelCache:
-    """Full label sets by (index, target, row); at `limit` entries it starts over."""
+    """Full label sets by (index, target, row); at `limit` entries it starts over. Thread-safe."""
 
     def __init__(self, limit: int = 200_000) -> None:
         self._limit = limit
         self._count = 0
+        self._lock = threading.Lock()
         self._tables: dict[tuple[int, int], dict[int, Labels]] = {}
 
     def get(self, index: RowIndex, target: Target, rows: NDArray[np.intp]) -> list[Labels]:
         """Full label sets of `rows`, in that order."""
-        table = self._tables.get((index.serial, target.serial))
-        if table is None:
-            if self._count > self._limit:
-                self.clear()
-            table = self._tables[index.serial, target.serial] = {}
-        out: list[Labels] = []
-        for row in rows.tolist():
-            labels = table.get(row)
-            if labels is None:
-                labels = table[row] = index.labels(row, target)
-                self._count += 1
-            out.append(labels)
-        return out
+        with self._lock:
+            table = self._table(index, target)
+            return [self._find(table, index, row, target) for row in rows.tolist()]
 
-    def one(self, index: RowIndex, row: int, target: Target) -> Labels:
-        """The full label set of one row."""
+    def many(self, names: Sequence[Name]) -> list[Labels]:
+        """Full label sets of any series."""
+        with self._lock:
+            return [self._find(self._table(index, target), index, row, target) for index, row, target in names]
+
+    def _table(self, index: RowIndex, target: Target) -> dict[int, Labels]:
         table = self._tables.get((index.serial, target.serial))
         if table is None:
             if self._count > self._limit:
-                self.clear()
+                self._tables = {}
+                self._count = 0
             table = self._tables[index.serial, target.serial] = {}
+        return table
+
+    def _find(self, table: dict[int, Labels], index: RowIndex, row: int, target: Target) -> Labels:
         labels = table.get(row)
         if labels is None:
             labels = table[row] = index.labels(row, target)
@@ -167,8 +171,9 @@ class LabelCache:
 
     def clear(self) -> None:
         """Forget all."""
-        self._tables = {}
-        self._count = 0
+        with self._lock:
+            self._tables = {}
+            self._count = 0
 
 
 class Interner:

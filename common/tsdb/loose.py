@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from common.labels import Labels, Matcher
 from common.sample import STALE_NAN_BITS
-from common.tsdb.block import Name
-from common.tsdb.index import RowIndex, Target
+from common.tsdb.index import Name, RowIndex, Target
 from common.tsdb.join import Line, Piece, mix
 
 _RESORT = 1 << 16
@@ -227,24 +226,38 @@ class Loose:
         order = order[first]
         return Part(rows[first], times[first], self._values[low:high][order], self._arrival[low:high][order])
 
+    def delete(self, matchers: Sequence[Matcher], start: int, end: int) -> None:
+        """Drop samples between two times (inclusive) of series that satisfy every matcher."""
+        n = self.samples
+        if not n:
+            return
+        chosen = np.zeros(len(self.table), np.bool_)
+        for first, _, rows in self.view().match(matchers):
+            chosen[rows + first] = True
+        gone = chosen[self._rows[:n]] & (self._times[:n] >= start) & (self._times[:n] <= end)
+        if gone.any():
+            self._keep(np.flatnonzero(~gone))
+
+    def _keep(self, keep: NDArray[np.intp]) -> None:
+        kept = self._rows[keep], self._times[keep], self._values[keep], self._arrival[keep]
+        self._clear()
+        self._rows, self._times, self._values, self._arrival = kept
+        self.samples = len(keep)
+
     def trim(self, before: int, arrival: int) -> bool:
         """Drop samples below `before` that came before `arrival`; True if series got new numbers."""
         n = self.samples
         keep = np.flatnonzero((self._times[:n] >= before) | (self._arrival[:n] >= arrival))
         if len(keep) == n:
             return False
-        rows, times = self._rows[keep], self._times[keep]
-        values, arrivals = self._values[keep], self._arrival[keep]
-        used = np.unique(rows)
-        renumbered = len(used) * 2 < len(self.table)
-        if renumbered:
-            table = SeriesTable()
-            for number in used.tolist():
-                table.add(self.table.labels[number])
-            self.table = table
-            self.stated = np.zeros(len(used), np.int64)
-            rows = np.searchsorted(used, rows).astype(np.int32)
-        self._clear()
-        self._rows, self._times, self._values, self._arrival = rows, times, values, arrivals
-        self.samples = len(rows)
-        return renumbered
+        self._keep(keep)
+        used = np.unique(self._rows)
+        if len(used) * 2 >= len(self.table):
+            return False
+        table = SeriesTable()
+        for number in used.tolist():
+            table.add(self.table.labels[number])
+        self.table = table
+        self.stated = np.zeros(len(used), np.int64)
+        self._rows = np.searchsorted(used, self._rows).astype(np.int32)
+        return True

@@ -26,6 +26,10 @@ class StoreOptions:
     max_label_value_bytes: int = 4096
     max_schemas_per_hour: int = 120
     """New schemas of one source in an hour."""
+    seal_bytes: int = 64 << 20
+    """Samples in memory beyond which full chunks are compressed there."""
+    max_head_bytes: int = 0
+    """Samples in memory beyond which appends are refused until the next cut; 0 for no limit."""
     max_pending_bytes: int = 64 << 20
     """Appended but not committed."""
     max_quarantine_bytes: int = 64 << 20
@@ -60,6 +64,7 @@ class StoreStats:
     schemas: int
     chunks: int
     head_bytes: int
+    loose_samples: int
     first: int | None
     last: int | None
     samples: int

@@ -33,6 +33,7 @@ class RecordType(IntEnum):
     LOOSE = 5
     DELETE = 6
     CORRECTION = 7
+    SERIES = 8
 
 
 Key = tuple[RecordType, bytes]
@@ -117,6 +118,8 @@ class Wal:
         self.segments: list[Segment] = []
         self.loss = Loss()
         self.bytes_written = 0
+        self.serial = 0
+        """Counts the segments begun."""
         self.pending = 0
         """Bytes appended and not yet durable."""
 
@@ -183,6 +186,7 @@ class Wal:
         """Begin a new segment if this one is full; records up to the next `begin` stay in one segment."""
         if not self._batches or self._batches[-1].size >= self._segment_bytes:
             batch = _Batch()
+            self.serial += 1
             for key, body in self._preamble():
                 self._put(batch, RecordType.HAVE, key, body, NO_TIME)
             self._batches.append(batch)

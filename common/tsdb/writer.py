@@ -139,13 +139,27 @@ class SourceWriter:
         key = FrameKey(self._source, self._epoch, self._seq, self._lane, self._schema.hash, self._flags)
         data = encode(key, [timestamp], values[:, None], presence[:, None])
         result = self._store.append_frame(data)
-        if result.outcome is Outcome.REFUSED:
-            if result.reason == "paused":
-                raise StorageError(f"storage is paused: {result.detail}")
-            if result.reason == "unknown_schema":
-                # Dropped as unused since the last write.
-                self._store.add_schema(encode_schema(self._schema))
-                result = self._store.append_frame(data)
-        if result.outcome is not Outcome.ACCEPTED:
+        if result.reason == "unknown_schema":
+            # Dropped as unused since the last write.
+            self._store.add_schema(encode_schema(self._schema))
+            result = self._store.append_frame(data)
+        if result.reason == "paused":
+            raise StorageError(f"storage is paused: {result.detail}")
+        if result.reason == "max_schemas_per_hour":
+            self._send_loose(timestamp, values, presence)
+        elif result.outcome is not Outcome.ACCEPTED:
             raise LimitError(f"samples refused: {result.detail} (limit {result.reason})")
-        self._seq += 1
+        else:
+            self._seq += 1
+
+    def _send_loose(self, timestamp: Millis, values: NDArray[np.float64], presence: NDArray[np.uint8]) -> None:
+        """What too many schemas would cost: each sample on its own."""
+        target = self._store.target(self._source)
+        rows = list(self._column)
+        self._store.append_loose(
+            self._source,
+            [
+                (target.merge(rows[at]), timestamp, STALE_NAN if presence[at] == STALE else float(values[at]))
+                for at in np.flatnonzero(presence != ABSENT).tolist()
+            ],
+        )

@@ -10,10 +10,10 @@ from common.errors import FormatError
 from common.files import SYSTEM_FILES
 from common.labels import Labels, Matcher, MatchType
 from common.sample import Millis
-from common.tsdb.block import Block, Name
+from common.tsdb.block import Block
 from common.tsdb.build import Shape, build
 from common.tsdb.cache import DecodeCache
-from common.tsdb.index import Interner, LabelCache, RowIndex, Target
+from common.tsdb.index import Interner, LabelCache, Name, RowIndex, Target
 from common.tsdb.join import Line, Piece, join
 from common.tsdb.memory import MemoryQuerier, read_all
 

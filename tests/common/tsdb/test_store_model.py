@@ -4,12 +4,13 @@ import math
 import os
 import struct
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 from common.files import Appender, SystemAppender, SystemFiles
@@ -57,6 +58,18 @@ class CutOp:
     before: int
 
 
+@dataclass(frozen=True)
+class LooseOp:
+    samples: tuple[tuple[Labels, int, float], ...]
+
+
+@dataclass(frozen=True)
+class DeleteOp:
+    matcher: Matcher
+    start: int
+    end: int
+
+
 class UnsyncedFiles(SystemFiles):
     """Leaves durability out: this test kills nothing, and syncing is most of its time."""
 
@@ -75,7 +88,7 @@ class UnsyncedFile(SystemAppender):
         pass
 
 
-Op = AppendOp | TargetOp | CutOp | str
+Op = AppendOp | TargetOp | CutOp | LooseOp | DeleteOp | str
 
 
 @st.composite
@@ -98,12 +111,30 @@ def append_ops(draw: st.DrawFn) -> AppendOp:
     )
 
 
+LOOSE_LABELS = [
+    *ROWS,
+    Labels.of(__name__="a", i="0", job="x"),
+    Labels.of(__name__="b", i="1", job="x"),
+    Labels.of(__name__="loose", instance="z", job="x"),
+    Labels.of(__name__="loose", i="0"),
+]
+MATCHERS = [Matcher(MatchType.EQ, "i", "0"), Matcher(MatchType.NE, "job", "x"), Matcher(MatchType.RE, "job", ".+")]
+TIMES = st.sampled_from([0, 1000, 2000, 3000, 51_000, 7_200_000, 1_700_000_001_000])
+loose_ops = st.builds(
+    LooseOp,
+    st.lists(
+        st.tuples(st.sampled_from(LOOSE_LABELS), TIMES, st.one_of(VALUES, st.just(STALE_NAN))), min_size=1, max_size=6
+    ).map(tuple),
+)
 OPS = st.one_of(
     append_ops(),
+    loose_ops,
+    loose_ops,
+    st.builds(DeleteOp, st.sampled_from(MATCHERS), TIMES, TIMES),
     append_ops(),
     append_ops(),
     st.builds(TargetOp, st.integers(0, 1), st.integers(0, len(TARGETS) - 1)),
-    st.sampled_from(["commit", "restart", "maintain"]),
+    st.sampled_from(["commit", "restart", "maintain", "clean"]),
     st.builds(CutOp, st.sampled_from([1, 2000, 3000, 51_000, 2**50])),
 )
 
@@ -152,10 +183,18 @@ def exactly(batches: Iterable[RowBatch]) -> dict[Labels, list[tuple[int, bytes |
     }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def short_chunks() -> Iterator[None]:
+    """Chunks of two slots, so that a few appends fill and seal some."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("common.tsdb.lanes.SLOTS", 2)
+        yield
+
+
 def run(ops: list[Op], start: int, end: int, matcher: Matcher) -> None:
     model = Model()
     with tempfile.TemporaryDirectory() as folder:
-        options = StoreOptions(wal_segment_bytes=2000, retention_ms=0)
+        options = StoreOptions(wal_segment_bytes=2000, retention_ms=0, seal_bytes=0)
         store = Store.open(Path(folder), options, FakeClock(), UnsyncedFiles())
         try:
             for schema in SCHEMAS:
@@ -169,6 +208,15 @@ def run(ops: list[Op], start: int, end: int, matcher: Matcher) -> None:
                         model.targets[op.source] = TARGETS[op.target]
                     case CutOp():
                         store.cut(op.before)
+                    case LooseOp():
+                        store.append_loose(SOURCES[0], op.samples)
+                        for sample in op.samples:
+                            model.samples.add(*sample)
+                    case DeleteOp():
+                        store.delete([op.matcher], op.start, op.end)
+                        model.samples.delete([op.matcher], op.start, op.end)
+                    case "clean":
+                        store.clean_deletions()
                     case "commit":
                         store.commit()
                     case "maintain":
@@ -199,11 +247,9 @@ def compare(store: Store, model: MemoryQuerier, start: int, end: int, matcher: M
     st.lists(OPS, max_size=12),
     st.sampled_from([0, 1000, 3000, 51_000]),
     st.sampled_from([2000, 4000, 53_000]),
-    st.sampled_from(
-        [Matcher(MatchType.EQ, "i", "0"), Matcher(MatchType.NE, "job", "x"), Matcher(MatchType.RE, "job", ".+")]
-    ),
+    st.sampled_from(MATCHERS),
 )
-def test_any_sequence_of_appends_and_restarts_reads_back_as_the_model_says(
+def test_any_sequence_of_appends_deletions_and_restarts_reads_back_as_the_model_says(
     ops: list[Op], start: int, end: int, matcher: Matcher
 ) -> None:
     run(ops, start, end, matcher)

@@ -1,0 +1,323 @@
+"""Everything that the head holds: lanes of all sources, loose samples, schemas, metadata. The caller locks."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.clock import Clock
+from common.frames.codec import Frame
+from common.frames.model import ABSENT, Correction, Schema, SourceId
+from common.labels import Labels, Matcher
+from common.sample import MetricMeta
+from common.tsdb.deletion import Deletion
+from common.tsdb.head import SLOTS, Chunk, View, pieces
+from common.tsdb.index import LabelCache, Name, RowIndex, Target
+from common.tsdb.join import Piece
+from common.tsdb.loose import NOBODY, Loose, LooseView
+from common.tsdb.options import StoreOptions
+from common.tsdb.registry import Schemas, Selection, Selector, Source, StoredSchema, Strand
+
+HOUR_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Chosen:
+    """What a query reads from the head: rows of strands with their views, and the loose samples."""
+
+    strands: Sequence[tuple[Strand, Selection, Sequence[View]]]
+    loose: LooseView | None
+
+    def label_names(self, matchers: Sequence[Matcher]) -> set[str]:
+        """Names of labels of what was chosen."""
+        names: set[str] = set()
+        for selection in {id(selection): selection for _, selection, _ in self.strands}.values():
+            for index, rows in selection.parts:
+                names.update(name for row in rows.tolist() for name, _ in index.rows[row].pairs)
+        for target in {strand.target for strand, _, _ in self.strands}:
+            names |= target.names
+        for index, rows in self._loose_rows(matchers):
+            names.update(name for row in rows.tolist() for name, _ in index.rows[row].pairs)
+        return names
+
+    def label_values(self, name: str, matchers: Sequence[Matcher]) -> set[str]:
+        """Values of a label of what was chosen ('' where it is missing)."""
+        values: set[str] = set()
+        open_selections: dict[int, bool] = {}
+        for strand, selection, _ in self.strands:
+            if id(selection) not in open_selections:
+                mine = {index.rows[row].get(name) for index, rows in selection.parts for row in rows.tolist()}
+                values |= mine
+                open_selections[id(selection)] = "" in mine
+            if open_selections[id(selection)]:
+                values.add(strand.target.values.get(name, ""))
+        for index, rows in self._loose_rows(matchers):
+            values.update(index.rows[row].get(name) for row in rows.tolist())
+        return values
+
+    def series(self, matchers: Sequence[Matcher], cache: LabelCache) -> set[Labels]:
+        """Label sets of what was chosen."""
+        found: set[Labels] = set()
+        for strand, selection, _ in self.strands:
+            found.update(selection.labels(np.arange(len(selection.columns)), strand.target, cache))
+        for index, rows in self._loose_rows(matchers):
+            found.update(index.rows[row] for row in rows.tolist())
+        return found
+
+    def _loose_rows(self, matchers: Sequence[Matcher]) -> Iterator[tuple[RowIndex, NDArray[np.intp]]]:
+        if self.loose is not None:
+            for _, index, rows in self.loose.match(matchers):
+                yield index, rows
+
+
+class Lanes:
+    """The head. Not thread-safe; what it hands out stays as it is."""
+
+    def __init__(self, options: StoreOptions, clock: Clock) -> None:
+        self._options = options
+        self._clock = clock
+        self.sources: dict[SourceId, Source] = {}
+        self.schemas = Schemas()
+        self.loose = Loose()
+        self.meta: dict[str, dict[MetricMeta, None]] = {}
+        self.arrival = 0
+        """Number of the next slot to arrive."""
+        self.series = 0
+        self.samples = 0
+        self.late = 0
+        self._selector = Selector()
+
+    # What is known
+
+    def source(self, key: SourceId) -> Source:
+        """The source with that id, new if need be."""
+        found = self.sources.get(key)
+        if found is None:
+            found = self.sources[key] = Source(key)
+        return found
+
+    def learn(self, metas: Iterable[MetricMeta]) -> None:
+        """Keep metadata."""
+        for meta in metas:
+            self.meta.setdefault(meta.name, {})[meta] = None
+
+    def keep(self, schema: Schema, encoded: bytes) -> StoredSchema:
+        """Keep a schema, for an hour at least."""
+        self.learn(schema.meta())
+        stored = self.schemas.add(schema, encoded)
+        stored.used = self._clock.monotonic()
+        return stored
+
+    def refusal(self, source: Source, schema: StoredSchema) -> tuple[str, str] | None:
+        """Limit and reason why a source may not have a schema that is new to it; otherwise it has it from now on."""
+        limits, now = self._options, self._clock.monotonic()
+        source.schema_times = [at for at in source.schema_times if now - at < HOUR_SECONDS]
+        if len(source.schema_times) >= limits.max_schemas_per_hour:
+            return "max_schemas_per_hour", f"{len(source.schema_times)} new schemas within an hour"
+        prints = source.series_with(schema)
+        if len(prints) > limits.max_series_per_source:
+            return "max_series_per_source", f"{len(prints)} series of one source"
+        total = self.total + len(prints) - len(source.prints)
+        if total > limits.max_series:
+            return "max_series", f"{total} series"
+        source.schema_times.append(now)
+        self._adopt(source, schema)
+        return None
+
+    @property
+    def total(self) -> int:
+        """Series of sources and loose ones."""
+        return self.series + len(self.loose.table)
+
+    def _adopt(self, source: Source, schema: StoredSchema) -> None:
+        prints = source.series_with(schema)
+        self.series += len(prints) - len(source.prints)
+        source.prints = prints
+        source.schemas.add(schema.hash)
+
+    # Samples in
+
+    def take(self, source: Source, schema: StoredSchema | None, frame: Frame) -> int:
+        """Put a frame's slots into their chunk, at their corrected times; the samples in it."""
+        if frame.correction is not None:
+            self.correct(source, frame.correction)
+        frame, estimated = source.clock.correct(frame), frame
+        slots = len(frame.timestamps)
+        if schema is None or not slots:
+            return 0
+        if schema.hash not in source.schemas:
+            self._adopt(source, schema)
+        key = (frame.header.lane, schema.hash, source.target.serial)
+        strand = source.strands.get(key)
+        if strand is None:
+            strand = source.strands[key] = Strand(frame.header.lane, schema, source.target)
+        if not strand.chunks or strand.chunks[-1].slots + slots > max(SLOTS, slots):
+            strand.chunks.append(Chunk(schema.rows))
+        chunk = strand.chunks[-1]
+        if chunk.slots and frame.timestamps[0] <= chunk.last:
+            self.late += slots
+        chunk.append(frame.timestamps, frame.values, frame.presence, self.arrival)
+        if frame.provisional is not None and frame is estimated:
+            source.clock.wait(frame.provisional, self.arrival, slots, int(frame.timestamps[0]))
+        self.arrival += slots
+        samples = frame.values.size
+        if frame.presence is not None:
+            samples -= int(np.count_nonzero(frame.presence == ABSENT))
+        self.samples += samples
+        return samples
+
+    def correct(self, source: Source, correction: Correction) -> None:
+        """Take a correction, and move what waited for it."""
+        for waiting, shift in source.clock.learn(correction):
+            for strand in source.strands.values():
+                for chunk in strand.chunks:
+                    chunk.move(waiting.arrival, waiting.slots, shift)
+
+    def take_loose(self, rows: NDArray[np.int32], times: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        """Add loose samples of series that `loose.table` numbers."""
+        self.loose.append(rows, times, values, self.arrival)
+        self.arrival += 1
+        self.samples += len(rows)
+
+    # Samples out
+
+    def views(self, start: int, end: int) -> list[tuple[Strand, list[View]]]:
+        """Strands with samples between the times (inclusive), and views of those chunks."""
+        out = []
+        for source in self.sources.values():
+            for strand in source.strands.values():
+                views = [c.view() for c in strand.chunks if c.slots and c.first <= end and c.last >= start]
+                if views:
+                    out.append((strand, views))
+        return out
+
+    def choose(self, matchers: Sequence[Matcher], start: int, end: int) -> Chosen:
+        """What matchers choose between two times (inclusive)."""
+        key = tuple(matchers)
+        found = []
+        for strand, views in self.views(start, end):
+            selection = self._selector.select(strand.schema, key, strand.target)
+            if selection is not None:
+                found.append((strand, selection, views))
+        bounds = self.loose.bounds
+        inside = bounds is not None and bounds[0] <= end and bounds[1] >= start
+        return Chosen(found, self.loose.view() if inside else None)
+
+    def trim(self, before: int, arrival: int) -> bool:
+        """Drop samples below `before` that came before `arrival`; True if loose series got new numbers."""
+        for source in self.sources.values():
+            for strand in source.strands.values():
+                rest = [chunk.without(before, arrival) for chunk in strand.chunks]
+                strand.chunks = [chunk for chunk in rest if chunk is not None]
+        self._forget()
+        return self.loose.trim(before, arrival)
+
+    def _forget(self) -> None:
+        """Drop strands without chunks and schemas without strands."""
+        now = self._clock.monotonic()
+        for source in self.sources.values():
+            dead = [key for key, strand in source.strands.items() if not strand.chunks]
+            for key in dead:
+                del source.strands[key]
+            if dead:
+                self._recount(source)
+            for strand in source.strands.values():
+                strand.schema.used = now
+        unused = [schema.hash for schema in self.schemas if now - schema.used > HOUR_SECONDS]
+        if unused:
+            self.schemas.discard(unused)
+
+    def _recount(self, source: Source) -> None:
+        before = len(source.prints)
+        source.schemas = {strand.schema.hash for strand in source.strands.values()}
+        each = [strand.schema.prints(strand.target) for strand in source.strands.values()]
+        source.prints = np.unique(np.concatenate(each)) if each else source.prints[:0]
+        self.series += len(source.prints) - before
+
+    def delete(self, deletion: Deletion) -> None:
+        """Drop what a deletion concerns."""
+        for source in self.sources.values():
+            for strand in source.strands.values():
+                selection = self._selector.select(strand.schema, deletion.matchers, strand.target)
+                if selection is not None:
+                    strand.chunks = [
+                        chunk.punched(selection.columns, deletion.start, deletion.end) for chunk in strand.chunks
+                    ]
+        self.loose.delete(deletion.matchers, deletion.start, deletion.end)
+
+    def seal(self) -> None:
+        """Compress full chunks, the oldest arrivals first, while samples take more than `seal_bytes`."""
+        over = self.size - self._options.seal_bytes
+        if over <= 0:
+            return
+        full = [
+            (strand, chunk) for s in self.sources.values() for strand in s.strands.values() for chunk in strand.chunks
+        ]
+        for strand, chunk in sorted(full, key=lambda each: int(each[1].arrival[0])):
+            if over <= 0:
+                break
+            if chunk is not strand.chunks[-1] and not chunk.sealed:
+                before = chunk.size
+                chunk.seal()
+                over -= before - chunk.size
+
+    # About itself
+
+    def chunks(self) -> list[Chunk]:
+        """All chunks."""
+        return [c for source in self.sources.values() for strand in source.strands.values() for c in strand.chunks]
+
+    @property
+    def size(self) -> int:
+        """Bytes of samples."""
+        return sum(chunk.size for chunk in self.chunks()) + self.loose.size
+
+    def bounds(self) -> tuple[int, int] | None:
+        """Lowest and highest timestamp."""
+        bounds = [(chunk.first, chunk.last) for chunk in self.chunks() if chunk.slots]
+        if self.loose.bounds is not None:
+            bounds.append(self.loose.bounds)
+        return (min(low for low, _ in bounds), max(high for _, high in bounds)) if bounds else None
+
+    def parts(self) -> list[tuple[RowIndex, Target]]:
+        """Indexes in use and the targets under which they are."""
+        counts: Counter[tuple[RowIndex, Target]] = Counter()
+        for source in self.sources.values():
+            for strand in source.strands.values():
+                for part in strand.schema.parts:
+                    counts[part, strand.target] = 1
+        for _, index in self.loose.table.parts():
+            counts[index, NOBODY] = 1
+        return list(counts)
+
+
+def chosen_pieces(
+    chosen: Chosen, matchers: Sequence[Matcher], start: int, end: int, cache: LabelCache
+) -> Iterator[Piece[Labels]]:
+    """The pieces of what was chosen, named by label sets."""
+    for strand, selection, views in chosen.strands:
+        prints = selection.prints(strand.target)
+        labels = _StrandLabels(selection, strand.target, cache).read
+        for view in views:
+            yield from pieces(view, selection.columns, prints, labels, start, end)
+    if chosen.loose is not None:
+        for first, index, rows in chosen.loose.match(matchers):
+            for piece in chosen.loose.pieces(first, index, rows, start, end):
+                yield labelled(piece, cache)
+
+
+def labelled(piece: Piece[Name], cache: LabelCache) -> Piece[Labels]:
+    """The piece with its rows named by label sets."""
+    return Piece(piece.prints, piece.lines, piece.line_of, piece.values, lambda rows: cache.many(piece.labels(rows)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _StrandLabels:
+    selection: Selection
+    target: Target
+    cache: LabelCache
+
+    def read(self, rows: NDArray[np.intp]) -> list[Labels]:
+        return self.selection.labels(rows, self.target, self.cache)
