@@ -75,8 +75,7 @@ class Chosen:
 class Lanes:
     """The head. Not thread-safe; what it hands out stays as it is."""
 
-    def __init__(self, options: StoreOptions, clock: Clock) -> None:
-        self._options = options
+    def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.sources: dict[SourceId, Source] = {}
         self.schemas = Schemas()
@@ -110,9 +109,9 @@ class Lanes:
         stored.used = self._clock.monotonic()
         return stored
 
-    def refusal(self, source: Source, schema: StoredSchema) -> tuple[str, str] | None:
+    def refusal(self, source: Source, schema: StoredSchema, limits: StoreOptions) -> tuple[str, str] | None:
         """Limit and reason why a source may not have a schema that is new to it; otherwise it has it from now on."""
-        limits, now = self._options, self._clock.monotonic()
+        now = self._clock.monotonic()
         source.schema_times = [at for at in source.schema_times if now - at < HOUR_SECONDS]
         if len(source.schema_times) >= limits.max_schemas_per_hour:
             return "max_schemas_per_hour", f"{len(source.schema_times)} new schemas within an hour"
@@ -247,9 +246,9 @@ class Lanes:
                     ]
         self.loose.delete(deletion.matchers, deletion.start, deletion.end)
 
-    def seal(self) -> None:
-        """Compress full chunks, the oldest arrivals first, while samples take more than `seal_bytes`."""
-        over = self.size - self._options.seal_bytes
+    def seal(self, limit: int) -> None:
+        """Compress full chunks, the oldest arrivals first, while samples take more than `limit` bytes."""
+        over = self.size - limit
         if over <= 0:
             return
         full = [

@@ -64,7 +64,7 @@ class Store:
         self._clock = clock
         self._disk = files
         self._lock = threading.RLock()
-        self._head = Lanes(options, clock)
+        self._head = Lanes(clock)
         self._label_cache = LabelCache()
         self._unsettled: list[tuple[Source, Epoch, int]] = []
         self._paused = ""
@@ -291,7 +291,7 @@ class Store:
         except FrameError as err:
             return self._reject("damaged", f"damaged-{self._head.arrival}.frame", data, str(err))
         if schema is not None and schema.hash not in source.schemas:
-            refusal = self._head.refusal(source, schema)
+            refusal = self._head.refusal(source, schema, self._options)
             if refusal is not None:
                 return Appended(Outcome.REFUSED, *refusal)
         self._log_target(source)
@@ -412,7 +412,7 @@ class Store:
         with self._maintenance:
             try:
                 with self._lock:
-                    self._head.seal()
+                    self._head.seal(self._options.seal_bytes)
                     bounds = self._head.bounds()
                 known = [block.max for block in self._blocks.current]
                 if bounds is not None:
