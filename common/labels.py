@@ -9,6 +9,9 @@ from typing import Protocol
 from common.errors import FormatError
 
 NAME = "__name__"
+MAX_REGEX_LENGTH = 1 << 18
+"""Characters of a regular expression; RE2's own memory budget ends near there for lists of host names."""
+
 MAX_REGEX_LENGTH_WITHOUT_RE2 = 512
 
 _LEGACY_METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
@@ -158,8 +161,15 @@ class _Pattern(Protocol):
     def fullmatch(self, text: str) -> object: ...
 
 
-def compile_regex(pattern: str) -> _Pattern:
-    """A fully anchored RE2 expression whose dot matches newlines; FormatError says why it is not one."""
+def compile_regex(pattern: str, *, captures: bool = True) -> _Pattern:
+    """A fully anchored RE2 expression whose dot matches newlines; FormatError says why it is not one.
+
+    Without `captures` its groups only group: matching then takes no longer for many of them.
+    """
+    if len(pattern) > MAX_REGEX_LENGTH:
+        raise FormatError(
+            f"error parsing regexp: expression too large: {len(pattern)} characters, the limit is {MAX_REGEX_LENGTH}"
+        )
     try:
         import re2
     except ImportError:
@@ -175,6 +185,7 @@ def compile_regex(pattern: str) -> _Pattern:
     options = re2.Options()
     options.dot_nl = True
     options.log_errors = False
+    options.never_capture = not captures
     try:
         compiled: _Pattern = re2.compile(pattern, options)
     except re2.error as err:
@@ -200,7 +211,7 @@ class Matcher:
             if not set(value) & set("\\.+*?()[]{}^$"):
                 self._literals = frozenset(value.split("|"))
             else:
-                self._pattern = compile_regex(value)
+                self._pattern = compile_regex(value, captures=False)
 
     def matches(self, value: str) -> bool:
         """Whether a label with this value (`''` if absent) satisfies the matcher."""

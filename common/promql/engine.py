@@ -1,5 +1,6 @@
 """The query engine: PromQL over a Querier, at an instant or over steps. Synchronous: run it off the event loop."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -79,6 +80,10 @@ class Result:
     peak_samples: int = 0
 
 
+RECURSION_LIMIT = 4000
+"""Nested calls that an evaluation may need."""
+
+
 class Engine:
     """Evaluates queries, from several threads if need be; between them it remembers only derived label sets."""
 
@@ -86,6 +91,8 @@ class Engine:
         self.options = options or EngineOptions()
         self._clock = clock or SystemClock()
         self._cache = LabelCache()
+        # Up to twelve calls a level of the tree, and the parser lets trees of typecheck.MAX_DEPTH levels pass.
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT))
 
     def instant(
         self,

@@ -9,7 +9,7 @@ from common.promql.errors import ParseError, Problem
 from common.promql.lexer import DURATION, EOF, ERROR, NUMBER, Lexer, Token
 
 MAX_QUERY_BYTES = 1 << 20
-MAX_TOKENS = 200_000
+MAX_TOKENS = 100_000
 MAX_NESTING = 100
 
 _CLOSING = frozenset(("}", ")", "]", NUMBER, DURATION))
