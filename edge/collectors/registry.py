@@ -18,6 +18,7 @@ from edge.collectors.cpu_vulnerabilities import CpuVulnerabilitiesCollector
 from edge.collectors.cpufreq import CpufreqCollector
 from edge.collectors.diskstats import DiskstatsCollector
 from edge.collectors.edac import EdacCollector
+from edge.collectors.ethtool import EthtoolCollector
 from edge.collectors.filesystem import FilesystemCollector
 from edge.collectors.hwmon import HwmonCollector
 from edge.collectors.interrupts import InterruptsCollector
@@ -56,6 +57,7 @@ from edge.collectors.sockstat import SockstatCollector
 from edge.collectors.softnet import SoftnetCollector
 from edge.collectors.stat import StatCollector
 from edge.collectors.sysctl import SysctlCollector
+from edge.collectors.systemd import SystemdCollector
 from edge.collectors.tables import BuddyinfoCollector, CgroupsCollector, SoftirqsCollector
 from edge.collectors.textfile import TextfileCollector
 from edge.collectors.thermal_zone import ThermalZoneCollector
@@ -83,6 +85,7 @@ COLLECTORS: tuple[type[Collector], ...] = (
     DiskstatsCollector,
     EdacCollector,
     EntropyCollector,
+    EthtoolCollector,
     FilefdCollector,
     FilesystemCollector,
     HwmonCollector,
@@ -121,6 +124,7 @@ COLLECTORS: tuple[type[Collector], ...] = (
     SoftnetCollector,
     StatCollector,
     SysctlCollector,
+    SystemdCollector,
     TextfileCollector,
     ThermalZoneCollector,
     TimeCollector,
