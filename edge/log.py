@@ -207,17 +207,22 @@ class Log:
         """Grows when a segment ends: the moment to drop rows that vanished from a lane's schema."""
         return self._disk.generation
 
+    @property
+    def _provisional(self) -> bool:
+        return self._uncorrected or any(lane.provisional is not None for lane in self._lanes.values())
+
     # Samples in
 
     def stamp(self) -> Stamp:
         """Time and flags for a slot sampled now; also notices sync and steps of the clock."""
         with self._state:
             stamp = self._time.stamp()
-            if self._time.stepped():
+            stepped = self._time.stepped()
+            if self._time.was_synced and self._provisional:
+                self._correct()
+            if stepped:
                 _log.warn("clock was stepped, a new epoch begins", offset_ms=self._time.offset_ms)
                 self._new_epoch()
-            if self._uncorrected and self._time.was_synced:
-                self._correct()
             return stamp
 
     def append(
@@ -249,7 +254,6 @@ class Log:
                 provisional = None
                 if Flags.PROVISIONAL in flags:
                     provisional = Provisional(self._boot_id, self._time.monotonic_of(timestamp_ms))
-                    self._uncorrected = True
                 pending = self._lanes[lane] = _Lane(schema, flags, provisional)
             pending.timestamps.append(timestamp_ms)
             pending.columns.append(array("d", values))
@@ -294,6 +298,7 @@ class Log:
     def _seal(self, lane: int) -> None:
         pending = self._lanes.pop(lane)
         self._lane_bytes -= pending.size
+        self._uncorrected = self._uncorrected or pending.provisional is not None
         key = self._key(lane, pending.schema.hash, pending.flags)
         data = encode(
             key, pending.timestamps, pending.columns, pending.presences, provisional=pending.provisional
@@ -322,13 +327,20 @@ class Log:
             self._drop_oldest()
 
     def _correct(self) -> None:
-        self.seal()
+        """Move what is in no frame yet to its right time, and record the correction for frames that have left."""
         correction = Correction(self._boot_id, self._time.offset_ms)
         self._corrected[correction.boot_id] = correction
-        key = self._key(0, NO_SCHEMA, Flags.SYNCED)
-        self._add(Unit(key.epoch, key.seq, encode(key, [], [], [], correction=correction), None))
-        self._uncorrected = False
-        _log.info("clock synchronised, provisional samples corrected")
+        for pending in self._lanes.values():
+            if pending.provisional is not None:
+                shift = correction.shift(pending.provisional, pending.timestamps[0]) or 0
+                pending.timestamps = [timestamp + shift for timestamp in pending.timestamps]
+                pending.provisional, pending.flags = None, Flags.SYNCED
+        if self._uncorrected:
+            self.seal()
+            key = self._key(0, NO_SCHEMA, Flags.SYNCED)
+            self._add(Unit(key.epoch, key.seq, encode(key, [], [], [], correction=correction), None))
+            self._uncorrected = False
+            _log.info("clock synchronised, provisional samples corrected")
 
     def _new_epoch(self) -> None:
         self.seal()
@@ -508,7 +520,7 @@ class Log:
             paused=bool(self._last_error),
             last_error=self._last_error,
             clock_steps=self._time.steps,
-            provisional=self._uncorrected,
+            provisional=self._provisional,
             oldest=min(firsts) if firsts else None,
         )
 

@@ -427,6 +427,24 @@ def test_samples_before_time_sync_are_provisional_and_corrected_on_sync(tmp_path
     log.close()
 
 
+def test_provisional_slots_that_are_in_no_frame_yet_are_moved_and_need_no_correction(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    clock.set_synced(False)
+    log = open_log(tmp_path, clock)
+    stamp = log.stamp()
+    log.append(0, ONE, stamp.timestamp, array("d", [1.0, 2.0]), None, stamp.flags)
+    assert log.stats().provisional
+    clock.step(50_000)
+    clock.set_synced(True)
+    log.stamp()
+    assert not log.stats().provisional
+    (frame,) = [codec.decode(f) for f in log.read({}, Order.OLDEST, ALL).frames]
+    assert frame.timestamps.tolist() == [BASE + 50_000]
+    assert frame.header.flags == Flags.SYNCED
+    log.close()
+
+
 def test_a_correction_reaches_provisional_frames_of_an_earlier_run(tmp_path: Path, clock: FakeClock) -> None:
     clock.set_synced(False)
     log = open_log(tmp_path, clock)
