@@ -31,6 +31,7 @@ class Timekeeper:
         self._floor = floor
         self._was_synced = False
         self._lead: int | None = None
+        self._estimated_lead = self._estimate() - self._started
         self.steps = 0
 
     def monotonic_ms(self) -> int:
@@ -59,11 +60,15 @@ class Timekeeper:
         self._was_synced = self._was_synced or synced
         if synced:
             return Stamp(self._clock.now(), Flags.SYNCED)
-        return Stamp(self._estimate(), Flags(0) if self._was_synced else Flags.PROVISIONAL)
+        timestamp = self._estimate()
+        if self._was_synced:
+            return Stamp(timestamp, Flags(0))
+        self._estimated_lead = timestamp - self.monotonic_ms()
+        return Stamp(timestamp, Flags.PROVISIONAL)
 
     def monotonic_of(self, timestamp: int) -> int:
-        """The monotonic ms at which `timestamp`, stamped a moment ago, was now."""
-        return self.monotonic_ms() - (self._estimate() - timestamp)
+        """The monotonic ms at which `timestamp`, a provisional stamp or one near it, was now."""
+        return timestamp - self._estimated_lead
 
     def stepped(self) -> bool:
         """Whether time jumped since the last call (the first call: no)."""

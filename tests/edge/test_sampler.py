@@ -153,6 +153,7 @@ async def test_slots_before_time_synchronisation_are_marked_provisional(tmp_path
     log = opened(tmp_path, clock)
     sampler, _ = build(log, clock, executor)
     async with sampling(sampler):
+        log.seal()
         clock.set_synced(True)
         await advance(clock, 20)
     flags = [decode(frame).header.flags for frame in log.read({}, "oldest", 1 << 30).frames]

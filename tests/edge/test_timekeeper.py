@@ -17,6 +17,16 @@ async def test_estimates_never_lie_before_the_last_stored_time_and_run_on(clock:
     assert time.monotonic_of(floor + 15_000) == time.monotonic_ms()
 
 
+def test_a_provisional_stamp_keeps_its_monotonic_time_although_the_clock_was_set_since(clock: FakeClock) -> None:
+    clock.set_synced(False)
+    time = Timekeeper(clock, None)
+    stamp = time.stamp()
+    clock.step(86_400_000)
+    clock.set_synced(True)
+    time.stamp()
+    assert time.monotonic_of(stamp.timestamp) == time.monotonic_ms()
+
+
 def test_a_wall_clock_ahead_of_the_last_stored_time_is_used(clock: FakeClock) -> None:
     clock.set_synced(False)
     assert Timekeeper(clock, Millis(5)).stamp().timestamp == clock.now()
