@@ -8,6 +8,8 @@ DATA ?= .bramble
 ARGS ?=
 PYTEST := $(BIN)/python -m pytest -q
 JOBS ?= $(shell nproc)
+# Integration tests mostly wait for real programs: more at a time than there are cores.
+WAITERS ?= 4
 
 .PHONY: run demo test check lint types unit conformance integration docs format clean
 
@@ -35,7 +37,8 @@ conformance: $(VENV)/.dev ## against the data beside the checkout, where it is t
 	$(PYTEST) -n $(JOBS) -m "conformance and not integration"
 
 integration: $(VENV)/.dev ## real programs; needs prometheus and prometheus-node-exporter installed, skips loudly without
-	$(PYTEST) -m integration
+	$(PYTEST) -n $(WAITERS) --dist worksteal -m "integration and not alone"
+	$(PYTEST) -m "integration and alone"
 
 docs: $(VENV)/.dev ## renew the reference parts of edge/README.md and hub/README.md
 	$(BIN)/python -m tests.reference

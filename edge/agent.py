@@ -26,6 +26,7 @@ from edge.collectors.runner import Runner
 from edge.committer import Committer
 from edge.config import EdgeConfig
 from edge.flash import Undervoltage, VoltageWatch, WriteBudget, device_writes
+from edge.identity import host_name
 from edge.lanes import SlowLane
 from edge.log import Log, LogOptions
 from edge.metrics import EdgeMetrics, LogCollector, watch_device
@@ -91,7 +92,7 @@ class Agent:
         self._runner = runner
         self._clock = clock
         self._metrics = EdgeMetrics(version)
-        self._about = About(version, socket.gethostname())
+        self._about = About(version, host_name(Path(config.paths.procfs)))
 
     async def run(self) -> None:
         """Run until cancelled; StartError where it can't begin, StopError where it can't end."""
@@ -154,7 +155,7 @@ class Agent:
         if config.discovery.mdns:
             from edge.announce import Announcer  # costs memory that --no-discovery.mdns saves
 
-            announcer = Announcer(log.source_id, port, host, config.discovery.interfaces, clock)
+            announcer = Announcer(log.source_id, self._about.host, port, host, config.discovery.interfaces, clock)
             metrics.gauge(
                 "mdns_announced", "Whether the agent is announced by mDNS.", lambda: float(bool(announcer.announced))
             )

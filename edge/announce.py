@@ -3,7 +3,6 @@
 import asyncio
 import ipaddress
 import re
-import socket
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -107,14 +106,16 @@ class Announcer:
     def __init__(
         self,
         source_id: bytes,
+        host: str,
         port: int,
         listen_host: str,
         interfaces: Sequence[str],
         clock: Clock,
         list_addresses: Callable[[], Collection[NetAddress]] = addresses,
     ) -> None:
-        """`listen_host` is the numeric address that the server listens on, empty for all."""
+        """`host` is the machine's name; `listen_host` the numeric address that the server listens on, empty for all."""
         self._source_id = source_id
+        self._host = host
         self._port = port
         self._listen_host = listen_host
         self._interfaces = tuple(interfaces)
@@ -153,7 +154,7 @@ class Announcer:
                 interfaces=list(wanted.speak_on),
                 ip_version=IPVersion.V4Only if wanted.version == 4 else IPVersion.V6Only,
             )
-            info = service_info(self._source_id, socket.gethostname(), self._port, wanted.tell)
+            info = service_info(self._source_id, self._host, self._port, wanted.tell)
             sent = await zeroconf.async_register_service(info, allow_name_change=True)
             await sent
         except (OSError, ZeroconfError, TimeoutError, RuntimeError) as err:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from common.logs import EventLog
 FILE = "identity.json"
 _SERIALS = ("proc/device-tree/serial-number", "sys/firmware/devicetree/base/serial-number")
 _log = EventLog("log")
+
+
+def host_name(procfs: Path) -> str:
+    """The name of the machine with this procfs: sys/kernel/hostname (proc(5)), else what this one calls itself."""
+    return _read(procfs / "sys" / "kernel" / "hostname") or socket.gethostname()
 
 
 @dataclass(frozen=True, slots=True)

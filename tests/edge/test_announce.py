@@ -90,7 +90,7 @@ def zeroconf(monkeypatch: pytest.MonkeyPatch) -> type[FakeZeroconf]:
 
 @asynccontextmanager
 async def announcing(clock: FakeClock, found: list[NetAddress]) -> AsyncIterator[Announcer]:
-    announcer = Announcer(bytes(16), 9100, "", (), clock, lambda: list(found))
+    announcer = Announcer(bytes(16), "pi", 9100, "", (), clock, lambda: list(found))
     task = asyncio.create_task(announcer.run())
     await settle()
     try:

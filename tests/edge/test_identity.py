@@ -1,12 +1,13 @@
 """What counts as another machine, and where its facts are read."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from common.files import SYSTEM_FILES
 from common.frames.model import SourceId
-from edge.identity import FILE, Identity, Machine, read_identity, write_identity
+from edge.identity import FILE, Identity, Machine, host_name, read_identity, write_identity
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,10 @@ def test_an_identity_is_kept(tmp_path: Path) -> None:
 def test_a_damaged_identity_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     assert read_identity(tmp_path) is None
+
+
+def test_the_host_name_is_that_of_the_machine_whose_procfs_it_is(tmp_path: Path) -> None:
+    (tmp_path / "sys" / "kernel").mkdir(parents=True)
+    (tmp_path / "sys" / "kernel" / "hostname").write_text("barn-pi4\n")
+    assert host_name(tmp_path) == "barn-pi4"
+    assert host_name(tmp_path / "nothing") == socket.gethostname()

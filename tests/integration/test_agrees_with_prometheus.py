@@ -60,6 +60,7 @@ def agree(theirs: Running, ours: Running) -> bool:
     return True
 
 
+@pytest.mark.alone
 def test_rates_of_one_agent_agree_within_one_percent(start: Start, tmp_path: Path) -> None:
     needs("promtool")
     port = free_port()

@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.programs import ROOT, Running, Start, edge, hub, wait_for
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 RULE = "CpuBusy"
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.integration.programs import ROOT, Running, Start, free_port, wait_for
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 CTL = [sys.executable, "-m", "common.ctl.cli"]
 
 

@@ -1,4 +1,4 @@
-"""Third parties' collectors; the example of docs/plugins.md is what is run."""
+"""Third parties' collectors; the example of edge/collectors/PLUGINS.md is what is run."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ from common.testing import FakeClock
 from edge.collectors import plugin
 from edge.collectors.registry import build_collectors, build_runner
 
-DOCS = Path(__file__).resolve().parents[3] / "docs/plugins.md"
+DOCS = Path(__file__).resolve().parents[3] / "edge/collectors/PLUGINS.md"
 
 
 @pytest.fixture
