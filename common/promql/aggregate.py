@@ -15,7 +15,7 @@ from common.promql import folding
 from common.promql.ast import Aggregate
 from common.promql.gotext import plain_float, quote, short_float
 from common.promql.labelcache import LabelCache
-from common.promql.matrix import Bools, Cells, Floats, Matrix, concat, empty
+from common.promql.matrix import Bools, Cells, Floats, Matrix, concat, empty, sort_by_labels
 from common.promql.preprocess import unwrap
 
 if TYPE_CHECKING:
@@ -266,6 +266,9 @@ def _pick(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
         matrix = _without_histograms(ev, expr, matrix, expr.span.start)
     if not len(matrix.labels) or not param.any():
         return empty(steps.times)
+    if expr.op == "limitk":
+        # Storage gives series in no certain order: the same query shall pick the same ones.
+        matrix = sort_by_labels(matrix)
     groups = Groups(ev.cache, expr.grouping, expr.without)
     rows_of = folding.members(groups.all_of(matrix.labels), len(groups.labels))
     presence = np.zeros_like(matrix.presence)

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import QueryError
-from common.labels import EMPTY, NAME, Labels
+from common.labels import EMPTY, NAME, Labels, is_legacy_label_name
 from common.promql import histogram_cells
 from common.promql.ast import Binary, Cardinality, VectorMatching
+from common.promql.gotext import quote
 from common.promql.labelcache import LabelCache
 from common.promql.matrix import SAME_LABELSET, Bools, Cells, Floats, Matrix, concat, empty, merge_same_labels
 
@@ -308,7 +309,7 @@ class _Matching:
         np.logical_or.at(matched, self._many.of, presence)
         fill = np.full((1, 1), self._fill_one)
         values, presence, cells = self._compute(many.values, fill, presence, many.histograms, None)
-        labels = self._labels(many.labels, [self._filler(x) for x in many.labels])
+        labels = self._labels(many.labels, [self._group(x) for x in many.labels])
         return Matrix(labels, values, presence, many.timestamps, cells)
 
     def _filled_many(self, matched: Bools) -> Matrix:
@@ -318,12 +319,8 @@ class _Matching:
         presence = one.presence & ~matched[self._one.of]
         fill = np.full((1, 1), self._fill_many)
         values, presence, cells = self._compute(fill, one.values, presence, None, one.histograms)
-        labels = self._labels([self._filler(x) for x in one.labels], one.labels)
+        labels = self._labels([self._group(x) for x in one.labels], one.labels)
         return Matrix(labels, values, presence, one.timestamps, cells)
-
-    def _filler(self, labels: Labels) -> Labels:
-        """The labels of the series that a fill value stands for."""
-        return labels.keep(self._names) if self._matching.on else labels.drop(self._names)
 
     def _labels(self, many: Sequence[Labels], one: Sequence[Labels]) -> Sequence[Labels]:
         """The results' labels for pairs of series; `one` matters only for included labels."""
@@ -363,4 +360,8 @@ def _braced(labels: Labels) -> str:
     """Labels as Prometheus prints a label set in errors: the name is a label like others."""
     if labels == EMPTY:
         return "{}"
-    return "{" + ", ".join(f'{name}="{value}"' for name, value in labels) + "}"
+    return "{" + ", ".join(f"{_label_name(name)}={quote(value)}" for name, value in labels) + "}"
+
+
+def _label_name(name: str) -> str:
+    return name if is_legacy_label_name(name) else quote(name)

@@ -187,7 +187,7 @@ class Resolver:
             raise QueryError(f"{where}: duration must be greater than 0")
         if math.isnan(seconds) or abs(seconds) > _MAX_DURATION_SECONDS:
             raise QueryError(f"{where}: duration is out of range")
-        return round(seconds * 1000)
+        return int(seconds * 1000)
 
     def _seconds(self, expr: "DurationExpr | NumberLiteral") -> float:
         if isinstance(expr, NumberLiteral):

@@ -233,16 +233,23 @@ def _named(ev: "Evaluator", node: Call, function: RangeFunction, parts: Iterator
     if not function.counter:
         yield from parts
         return
-    names: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    typed = ev.setting.type_and_unit
     for part in parts:
         mask = part.is_histogram()
         if mask is None or (part.presence & ~mask).any():
-            names.update(labels.name for labels in part.labels)
+            seen.update((labels.name, labels.get("__type__") if typed else "") for labels in part.labels)
         yield part
-    for name in sorted(names):
-        if name and not name.endswith(_COUNTER_SUFFIXES):
-            text = f"metric might not be a counter, name does not end in _total/_sum/_count/_bucket: {quote(name)}"
-            ev.notes.info(text, unwrap(node.args[0]).span.start)
+    position = unwrap(node.args[0]).span.start
+    for name, kind in sorted(seen):
+        if not name:
+            continue
+        if typed and kind not in ("counter", "histogram"):
+            text = 'metric might not be a counter, __type__ label is not set to "counter" or "histogram", got'
+            ev.notes.info(f"{text} {quote(kind)}: {quote(name)}", position)
+        elif not typed and not name.endswith(_COUNTER_SUFFIXES):
+            text = "metric might not be a counter, name does not end in _total/_sum/_count/_bucket:"
+            ev.notes.info(f"{text} {quote(name)}", position)
 
 
 def _check_overlap(

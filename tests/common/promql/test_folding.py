@@ -67,20 +67,20 @@ def check(name, case):
 
 
 @pytest.mark.parametrize("name", sorted(MAKERS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=batches(moderate))
 def test_fold_equals_its_loop(name, case):
     check(name, case)
 
 
 @pytest.mark.parametrize("name", ["avg", "max", "min", "sum"])
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(case=batches(wild))
 def test_fold_equals_its_loop_on_nan_infinity_and_extremes(name, case):
     check(name, case)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=batches(moderate | st.just(math.nan)), q=st.sampled_from([-1.0, 0.0, 0.3, 0.5, 1.0, 2.0, math.nan]))
 def test_quantile_equals_its_loop(case, q):
     values, presence, group, _ = case
@@ -103,7 +103,7 @@ def test_best_prefers_numbers_to_nan_and_earlier_rows_among_equals():
     assert order[:, 0].tolist() == [0, 2, 3, 1, 4]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=batches(moderate | st.just(math.nan) | st.just(math.inf)), k=st.integers(-1, 13), largest=st.booleans())
 def test_the_cheaper_choice_of_the_best_is_the_same(case, k, largest):
     values, presence, _, _ = case

@@ -83,7 +83,7 @@ def check(name, case, *args, expected=None):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=cases(gauges) | cases(counters))
 def test_kernel_equals_its_loop(name, case):
     check(name, case)
@@ -94,32 +94,32 @@ ROUNDS = {"deriv", "increase", "mad_over_time", "rate", "stddev_over_time", "std
 
 
 @pytest.mark.parametrize("name", sorted(set(PLAIN) - ROUNDS))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=cases(wild))
 def test_kernel_equals_its_loop_on_nan_infinity_and_extremes(name, case):
     check(name, case)
 
 
 @pytest.mark.parametrize("name", sorted(ROUNDS & set(PLAIN) - {"deriv"}))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=cases(st.lists(st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 1.0, 7.5]), min_size=1, max_size=12)))
 def test_kernel_equals_its_loop_on_nan_and_infinity(name, case):
     check(name, case)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(case=cases(gauges), q=st.sampled_from([-1.0, 0.0, 0.25, 0.5, 0.99, 1.0, 2.0, math.nan]))
 def test_quantile_over_time_equals_its_loop(case, q):
     check("quantile_over_time", case, q, expected=lambda w, q: oracle.quantile(q, [v for _, v in w]) if w else None)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=cases(gauges), smoothing=st.floats(0.01, 0.99), trend=st.floats(0.01, 0.99))
 def test_double_exponential_smoothing_equals_its_loop(case, smoothing, trend):
     check("double_exponential_smoothing", case, smoothing, trend, expected=oracle.double_exponential_smoothing)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(case=cases(gauges))
 def test_predict_linear_equals_its_loop(case):
     values, times, starts, ends = case
