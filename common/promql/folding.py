@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from common.promql.windows import neumaier_step, quantile_of_sorted
+from common.promql.window_ranks import quantile_of_sorted
+from common.promql.window_sums import neumaier_step
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -133,7 +134,7 @@ class Summing:
     """`sum` and, with `mean`, `avg`: compensated as in Prometheus.
 
     Groups whose samples are finite and of one sign or moderate range are summed in any order without rounding
-    (see windows.split_high); the others row by row, exactly in Prometheus's order.
+    (see window_sums.split_high); the others row by row, exactly in Prometheus's order.
     """
 
     def __init__(self, groups: int, steps: int, mean: bool) -> None:
@@ -246,7 +247,7 @@ class Summing:
 
 
 def _common_split(rows: Floats, starts: Index) -> tuple[Floats, Floats]:
-    """As windows.split_high, but with one scale a group: the high parts of its rows add up without rounding."""
+    """As window_sums.split_high, but with one scale a group: the high parts of its rows add up without rounding."""
     top = np.maximum(rows.max(axis=1), -rows.min(axis=1))
     of_group = np.maximum.reduceat(top, starts)
     size = np.diff(np.append(starts, len(rows)))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from common.errors import QueryError
 from common.labels import Labels
-from common.promql import mixed_extended, selectors, windows
+from common.promql import mixed_extended, selectors, window_rates, windows
 from common.promql.ast import Call, MatrixSelector, VectorSelector
 from common.promql.matrix import Bools, Floats, Matrix, Series, Times
 from common.promql.mixed import MixedSeries, Samples, split
@@ -54,9 +54,9 @@ def apply(ev: "Evaluator", node: Call, source: MatrixSelector, steps: "Steps") -
         span = Span(times, lo, hi, starts, ends, selector.smoothed)
         with np.errstate(all="ignore"):
             if node.func == "changes":
-                result = windows.changes(values, span.first, hi)
+                result = window_rates.changes(values, span.first, hi)
             elif node.func == "resets":
-                result = windows.resets(values, span.first, hi)
+                result = window_rates.resets(values, span.first, hi)
             else:
                 result = span.increase(values, counter=node.func != "delta")
                 if node.func == "rate":
@@ -130,7 +130,7 @@ class Span:
             return out
         first, last = self.inner()
         some = first <= last
-        lost = windows.reset_corrections(values, first, np.where(some, last + 1, first))
+        lost = window_rates.reset_corrections(values, first, np.where(some, last + 1, first))
         if lost is not None:
             out += lost
         head = windows.take(values, first)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from common.errors import QueryError
 from common.labels import Labels
-from common.promql import selectors, windows
+from common.promql import selectors, window_ranks, window_rates, window_sums, windows
 from common.promql.ast import Call, MatrixSelector, Subquery
 from common.promql.functions import extended, mixed_ranges
 from common.promql.gotext import quote, short_float
@@ -42,7 +42,7 @@ class Window:
     @property
     def forced(self) -> Bools | None:
         """Counter resets that start timestamps tell of, between each sample and the next."""
-        return None if self.since is None else windows.start_resets(self.since, self.times)
+        return None if self.since is None else window_rates.start_resets(self.since, self.times)
 
     @property
     def seconds(self) -> float:
@@ -68,28 +68,28 @@ def _rate(w: Window) -> Floats:
 
 
 def _increase(w: Window, per: float = 1.0) -> Floats:
-    out = windows.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, True, w.forced, per)
+    out = window_rates.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, True, w.forced, per)
     if w.since is not None:
-        windows.from_start_timestamps(out, w.values, w.since, w.times, w.lo, w.hi, w.starts, w.ends, per)
+        window_rates.from_start_timestamps(out, w.values, w.since, w.times, w.lo, w.hi, w.starts, w.ends, per)
     return out
 
 
 def _delta(w: Window) -> Floats:
-    return windows.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, False)
+    return window_rates.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, False)
 
 
 def _irate(w: Window) -> Floats:
-    out = windows.instant_delta(w.values, w.lo, w.hi, True, w.forced)
+    out = window_rates.instant_delta(w.values, w.lo, w.hi, True, w.forced)
     gap = windows.at_times(w.times, w.hi - 1) - windows.at_times(w.times, w.hi - 2)
     return out / (np.where(gap > 0, gap, 1) / 1000.0)
 
 
 def _deriv(w: Window) -> Floats:
-    return windows.regressions(w.values, w.times, w.lo, w.hi, None)[0]
+    return window_ranks.regressions(w.values, w.times, w.lo, w.hi, None)[0]
 
 
 def _predict_linear(w: Window) -> Floats:
-    slope, value = windows.regressions(w.values, w.times, w.lo, w.hi, w.steps)
+    slope, value = window_ranks.regressions(w.values, w.times, w.lo, w.hi, w.steps)
     with np.errstate(invalid="ignore"):
         return slope * w.args[0] + value
 
@@ -101,7 +101,7 @@ def _smoothing(w: Window) -> Floats:
         short = "sf" if name == "smoothing" else "tf"
         if bad.any():
             raise QueryError(f"invalid {name} factor. Expected: 0 < {short} < 1, got: {float(value[np.argmax(bad)]):f}")
-    return windows.double_exponential(w.values, w.lo, w.hi, factor, trend)
+    return window_ranks.double_exponential(w.values, w.lo, w.hi, factor, trend)
 
 
 def _seconds_at(w: Window, index: NDArray[np.intp]) -> Floats:
@@ -118,14 +118,14 @@ RANGE_FUNCTIONS: dict[str, RangeFunction] = {
     "increase": RangeFunction(_increase, 2, counter=True),
     "delta": RangeFunction(_delta, 2),
     "irate": RangeFunction(_irate, 2),
-    "idelta": RangeFunction(lambda w: windows.instant_delta(w.values, w.lo, w.hi, False), 2),
-    "changes": RangeFunction(lambda w: windows.changes(w.values, w.lo, w.hi)),
-    "resets": RangeFunction(lambda w: windows.resets(w.values, w.lo, w.hi, w.forced)),
+    "idelta": RangeFunction(lambda w: window_rates.instant_delta(w.values, w.lo, w.hi, False), 2),
+    "changes": RangeFunction(lambda w: window_rates.changes(w.values, w.lo, w.hi)),
+    "resets": RangeFunction(lambda w: window_rates.resets(w.values, w.lo, w.hi, w.forced)),
     "deriv": RangeFunction(_deriv, 2),
     "predict_linear": RangeFunction(_predict_linear, 2),
     "double_exponential_smoothing": RangeFunction(_smoothing, 2),
-    "avg_over_time": RangeFunction(lambda w: windows.means(w.values, w.lo, w.hi)),
-    "sum_over_time": RangeFunction(lambda w: windows.sums(w.values, w.lo, w.hi)),
+    "avg_over_time": RangeFunction(lambda w: window_sums.means(w.values, w.lo, w.hi)),
+    "sum_over_time": RangeFunction(lambda w: window_sums.sums(w.values, w.lo, w.hi)),
     "min_over_time": RangeFunction(lambda w: windows.minimum(w.values, w.lo, w.hi)),
     "max_over_time": RangeFunction(lambda w: windows.maximum(w.values, w.lo, w.hi)),
     "count_over_time": RangeFunction(lambda w: windows.counts(w.values, w.lo, w.hi)),
@@ -133,14 +133,14 @@ RANGE_FUNCTIONS: dict[str, RangeFunction] = {
     "first_over_time": RangeFunction(lambda w: windows.first(w.values, w.lo, w.hi), keeps_name=True),
     "present_over_time": RangeFunction(_ones),
     "absent_over_time": RangeFunction(_ones),
-    "stddev_over_time": RangeFunction(lambda w: windows.deviations(w.values, w.lo, w.hi)),
-    "stdvar_over_time": RangeFunction(lambda w: windows.variances(w.values, w.lo, w.hi)),
-    "mad_over_time": RangeFunction(lambda w: windows.median_deviations(w.values, w.lo, w.hi)),
-    "quantile_over_time": RangeFunction(lambda w: windows.quantiles(w.values, w.lo, w.hi, w.args[0])),
+    "stddev_over_time": RangeFunction(lambda w: window_sums.deviations(w.values, w.lo, w.hi)),
+    "stdvar_over_time": RangeFunction(lambda w: window_sums.variances(w.values, w.lo, w.hi)),
+    "mad_over_time": RangeFunction(lambda w: window_ranks.median_deviations(w.values, w.lo, w.hi)),
+    "quantile_over_time": RangeFunction(lambda w: window_ranks.quantiles(w.values, w.lo, w.hi, w.args[0])),
     "ts_of_first_over_time": RangeFunction(lambda w: _seconds_at(w, w.lo)),
     "ts_of_last_over_time": RangeFunction(lambda w: _seconds_at(w, w.hi - 1)),
-    "ts_of_min_over_time": RangeFunction(lambda w: windows.time_of_extreme(w.values, w.times, w.lo, w.hi, False)),
-    "ts_of_max_over_time": RangeFunction(lambda w: windows.time_of_extreme(w.values, w.times, w.lo, w.hi, True)),
+    "ts_of_min_over_time": RangeFunction(lambda w: window_ranks.time_of_extreme(w.values, w.times, w.lo, w.hi, False)),
+    "ts_of_max_over_time": RangeFunction(lambda w: window_ranks.time_of_extreme(w.values, w.times, w.lo, w.hi, True)),
 }
 
 _COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
@@ -206,7 +206,7 @@ def _apply(
         enough = hi - lo >= function.least
         born = None
         if rows.starts is not None and function.counter:
-            born = windows.born_inside(rows.starts, rows.times, lo, hi, starts)
+            born = window_rates.born_inside(rows.starts, rows.times, lo, hi, starts)
             _check_overlap(ev, node, rows, lo, hi)
         if not enough.any() and (born is None or not born.any()):
             continue
@@ -259,7 +259,7 @@ def _check_overlap(
     assert rows.starts is not None
     now, before = rows.starts[:, 1:], rows.starts[:, :-1]
     overlap = (now != 0) & (now < rows.times[:-1]) & (now != before)
-    seen = windows.window_events(overlap, lo, hi).any(axis=1)
+    seen = window_rates.window_events(overlap, lo, hi).any(axis=1)
     for row in np.flatnonzero(seen).tolist():
         text = "sample has start time that overlaps with previous sample timestamp for metric"
         ev.notes.warn(f"{text} {quote(rows.labels[row].name)}", unwrap(node.args[0]).span.start)

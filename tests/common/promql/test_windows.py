@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.promql import windows
+from common.promql import window_sums, windows
 from common.promql.functions.ranges import RANGE_FUNCTIONS, Window
 from tests.promql import oracle
 
@@ -143,10 +143,10 @@ def test_take_is_a_view_for_a_progression_and_clips_a_gather():
 def test_sum_of_tenths_is_compensated():
     values = np.full((1, 1000), 0.1)
     lo, hi = np.array([0, 500]), np.array([1000, 600])
-    assert windows.sums(values, lo, hi).tolist() == [[100.0, 10.0]]
-    assert windows.means(values, lo, hi).tolist() == [[0.1, 0.1]]
+    assert window_sums.sums(values, lo, hi).tolist() == [[100.0, 10.0]]
+    assert window_sums.means(values, lo, hi).tolist() == [[0.1, 0.1]]
 
 
 def test_variance_of_equal_values_is_zero():
     values = np.full((1, 50), 1.33)
-    assert windows.variances(values, np.array([0]), np.array([50])).tolist() == [[0.0]]
+    assert window_sums.variances(values, np.array([0]), np.array([50])).tolist() == [[0.0]]
