@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.promql.engine import DELAYED_NAME_REMOVAL, Engine, EngineOptions
-from common.promql.promqltest import Runner, pieces
+from common.promql.promqltest import Runner
+from common.promql.promqltest_script import pieces
 from common.promql.signatures import FEATURES
 
 FILES = sorted((Path(__file__).resolve().parents[3] / "shared" / "promql" / "testdata").glob("*.test"))

@@ -12,7 +12,9 @@ import pytest
 from common.frames.model import SourceId
 from common.labels import EMPTY, Labels, Matcher
 from common.promql.engine import DELAYED_NAME_REMOVAL, Engine, EngineOptions
-from common.promql.promqltest import Runner, ScriptStore, parse_script
+from common.promql.promqltest import Runner
+from common.promql.promqltest_script import parse_script
+from common.promql.promqltest_store import ScriptStore
 from common.promql.signatures import FEATURES
 from common.sample import Millis
 from common.testing import FakeClock
