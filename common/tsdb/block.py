@@ -213,10 +213,12 @@ class Block:
         self._targets = [interner.target(labels) for labels in self.index.targets]
         target_prints = np.array([target.print for target in self._targets], np.uint64)
         self._metrics: list[_Metric] = []
+        self._by_name: dict[str, list[int]] = {}
         nothing = interner.target(Labels())
         for entry in self.index.metrics:
             rows = interner.rows(entry.schema)
             prints = rows.prints(nothing)[entry.row] + target_prints[entry.target]
+            self._by_name.setdefault(entry.schema.name, []).append(len(self._metrics))
             self._metrics.append(_Metric(entry, rows, prints))
 
     def close(self) -> None:
@@ -291,11 +293,17 @@ class Block:
             len(self._targets), len(matchers)
         )
         named = [m for m in matchers if m.name == "__name__"]
-        for number, metric in enumerate(self._metrics):
+        exact = next((m.value for m in named if m.type == "="), None)
+        candidates = self._by_name if exact is None else [exact]
+        numbers = [number for name in candidates for number in self._by_name.get(name, ())]
+        for number in numbers:
+            metric = self._metrics[number]
             if not all(m.matches(metric.entry.schema.name) for m in named):
                 continue
             chosen = np.ones(len(metric.entry.row), np.bool_)
             for k, matcher in enumerate(matchers):
+                if matcher.name == "__name__":
+                    continue
                 hit = outcomes[metric.entry.target, k]
                 column = metric.index.columns().get(matcher.name)
                 if column is not None:

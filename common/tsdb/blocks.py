@@ -1,5 +1,6 @@
 """The directory of blocks: opening, cutting, compacting and dropping them."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import FormatError
+from common.errors import FormatError, StorageError
 from common.files import Files, write_atomic
 from common.frames.varint import Reader, put_uvarint
 from common.labels import Labels, Matcher
@@ -140,19 +141,32 @@ class Blocks:
         temporary = build(
             self._files, self._directory, self.number, origins, rank=rank, log=log, meta=meta, shape=shape
         )
-        paths = []
-        for path in temporary:
-            self.bytes_written += path.stat().st_size
-            final = path.with_suffix("")
-            self._files.replace(path, final)
-            paths.append(final)
-        if paths:
-            self._files.sync_dir(self._directory)
+        paths = [path.with_suffix("") for path in temporary]
+        try:
+            for path, final in zip(temporary, paths, strict=True):
+                self.bytes_written += path.stat().st_size
+                self._files.replace(path, final)
+            if paths:
+                self._files.sync_dir(self._directory)
+        except OSError:
+            self.discard([*temporary, *paths])
+            raise
         return paths
+
+    def discard(self, paths: Iterable[Path]) -> None:
+        """Remove blocks that were written and are not wanted; never fails."""
+        for path in paths:
+            with contextlib.suppress(OSError):
+                self._files.unlink(path)
 
     def swap(self, add: Iterable[Path], remove: Sequence[Block], then: Callable[[], None] = lambda: None) -> None:
         """Make new blocks readable in place of others, at one instant with `then()`; the others' files go."""
-        new = [Block(path, self.cache, self.interner) for path in add]
+        add = list(add)
+        try:
+            new = [Block(path, self.cache, self.interner) for path in add]
+        except (OSError, FormatError) as err:
+            self.discard(add)
+            raise StorageError(f"cannot read back a block that was just written: {err}") from err
         with self._lock:
             kept = [block for block in self.current if block not in remove]
             self.current = tuple(sorted([*kept, *new], key=lambda block: block.footer.rank))

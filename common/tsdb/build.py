@@ -1,5 +1,6 @@
 """Writes blocks: takes rows of any origin, joins them, sorts them by metric and target, and encodes them in groups."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -272,7 +273,8 @@ def build(
         if writer is not None:
             writer.close()
         for path in written:
-            files.unlink(path)
+            with contextlib.suppress(OSError):
+                files.unlink(path)
         raise
     if writer is not None:
         writer.close()

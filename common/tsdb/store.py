@@ -450,9 +450,13 @@ class Store:
         strands = [(strand.schema, strand.target, views) for strand, views in found]
         times = [view.timestamps for _, views in found for view in views]
         paths: list[Path] = []
-        for start, end in ranges([*times, loose.timestamps], before):
-            origin = HeadOrigin(strands, loose, start, min(end, before - 1))
-            paths += self._blocks.write([origin], self._meta_of, log=log, shape=Shape())
+        try:
+            for start, end in ranges([*times, loose.timestamps], before):
+                origin = HeadOrigin(strands, loose, start, min(end, before - 1))
+                paths += self._blocks.write([origin], self._meta_of, log=log, shape=Shape())
+        except OSError:
+            self._blocks.discard(paths)
+            raise
         self._blocks.swap(paths, (), lambda: self._trim(before, arrival))
         self._wal.drop(lambda segment: segment.number < log and segment.last < before)
 

@@ -1,7 +1,6 @@
 """The store against the dictionary model: any sequence of appends and restarts reads back exactly."""
 
 import math
-import os
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -13,12 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from common.files import Appender, SystemAppender, SystemFiles
 from common.frames.codec import encode
 from common.frames.model import ABSENT, STALE, Epoch, FrameKey, Schema, SourceId, SubSchema, encode_schema
 from common.labels import Labels, Matcher, MatchType
 from common.sample import STALE_NAN, Millis
 from common.testing import FakeClock
+from common.testing_files import UnsyncedFiles
 from common.tsdb.memory import MemoryQuerier, read_all
 from common.tsdb.options import Outcome, StoreOptions
 from common.tsdb.querier import RowBatch
@@ -68,24 +67,6 @@ class DeleteOp:
     matcher: Matcher
     start: int
     end: int
-
-
-class UnsyncedFiles(SystemFiles):
-    """Leaves durability out: this test kills nothing, and syncing is most of its time."""
-
-    def create(self, path: Path) -> Appender:
-        return UnsyncedFile(path, os.O_CREAT | os.O_EXCL)
-
-    def append(self, path: Path) -> Appender:
-        return UnsyncedFile(path, 0)
-
-    def sync_dir(self, path: Path) -> None:
-        pass
-
-
-class UnsyncedFile(SystemAppender):
-    def sync(self) -> None:
-        pass
 
 
 Op = AppendOp | TargetOp | CutOp | LooseOp | DeleteOp | str
