@@ -2,13 +2,14 @@
 
 import threading
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from common.clock import Clock
 from common.errors import BrambleError
 from common.sample import Millis
-from edge.collectors.base import Collector, NoDataError, Paths, Reading, Skip
+from edge.collectors.base import Collector, NoDataError, NoOptions, Paths, Reading, Skip
 
 FIRST_WAIT_SECONDS = 0.3
 """How long the very first scrape waits for the very first reading."""
@@ -124,3 +125,18 @@ class BackgroundCollector(Collector):
         while not self._stop.is_set():
             self.round()
             self._stop.wait(self.interval)
+
+
+class SlowPart(BackgroundCollector):
+    """A part of another collector that turned out to be slow; `read_part` does the reading."""
+
+    name = "part"
+
+    def __init__(self, name: str, read_part: Callable[[Skip], list[Reading]], interval: float, clock: Clock) -> None:
+        super().__init__(Paths(), NoOptions(), clock)
+        self.name = name  # type: ignore[misc]  # one class serves all parts
+        self.interval = interval
+        self._read_part = read_part
+
+    def read(self, skip: Skip) -> list[Reading]:
+        return self._read_part(skip)

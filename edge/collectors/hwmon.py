@@ -4,6 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from edge.collectors.background import SlowPart
 from edge.collectors.base import (
     COUNTER,
     GAUGE,
@@ -21,6 +22,15 @@ from edge.collectors.files import list_dir, read_attr
 REPLAN_SECONDS = 60.0
 """A chip's list of files is read again after this time, or when chips come and go."""
 
+SLOW_CHIPS = frozenset({"w1_slave_temp"})
+"""Chips that take most of a second a reading: 1-wire thermometers (drivers/w1/slaves/w1_therm.c)."""
+
+SLOW_SECONDS = 0.1
+"""A chip that took this long is read in the background from then on."""
+
+SLOW_INTERVAL_SECONDS = 60.0
+MAX_SLOW = 64
+
 SENSOR_TYPES = frozenset(
     {
         *("vrm", "beep_enable", "update_interval", "in", "cpu", "fan", "pwm", "temp", "curr", "power", "energy"),
@@ -28,6 +38,12 @@ SENSOR_TYPES = frozenset(
     }
 )
 CHIP = Desc("node_hwmon_chip_names", GAUGE, "Annotation metric for human-readable chip names", ("chip", "chip_name"))
+READ = Desc(
+    "rpi_hwmon_read_timestamp_seconds",
+    GAUGE,
+    "When a slow hwmon chip was read, which is done in the background.",
+    ("chip",),
+)
 LABEL = Desc("node_hwmon_sensor_label", GAUGE, "Label for given chip and sensor", ("chip", "sensor", "label"))
 
 _FILE = re.compile(r"(?P<type>[^0-9]+)(?P<id>[0-9]*)?(_(?P<property>.+))?\Z", re.ASCII)
@@ -69,6 +85,7 @@ class Chip:
     chip: str
     constant: tuple[Reading, ...]
     elements: tuple[Element, ...]
+    slow: bool = False
 
 
 def describe(key: str) -> Desc:
@@ -151,7 +168,7 @@ class HwmonCollector(Collector):
 
     name = "hwmon"
     options_type = HwmonOptions
-    descs = (CHIP, LABEL)
+    descs = (CHIP, LABEL, READ)
     options: HwmonOptions
 
     def _prepare(self) -> None:
@@ -162,6 +179,7 @@ class HwmonCollector(Collector):
         self._dirs: list[str] = []
         self._plan: list[Chip] = []
         self._planned = float("-inf")
+        self._slow: dict[str, SlowPart] = {}
 
     def collect(self, skip: Skip) -> list[Reading]:
         base = self.paths.sys("class/hwmon")
@@ -173,22 +191,47 @@ class HwmonCollector(Collector):
         if dirs != self._dirs or now - self._planned >= REPLAN_SECONDS:
             self._plan = self.plan(base, dirs, skip)
             self._dirs, self._planned = dirs, now
+            self._forget({chip.chip for chip in self._plan})
         readings: list[Reading] = []
         for chip in self._plan:
             readings += chip.constant
-            for element in chip.elements:
-                try:
-                    text = read_attr(element.path)
-                    value = float(text == "1") if element.truth else float(text)
-                except OSError as err:
-                    skip(element.path, err)
-                except ValueError as err:
-                    if text:
-                        skip(element.path, err)
-                else:
-                    if value - value == 0:
-                        readings.append((element.desc, element.labels, value * element.factor / element.divisor))
+            if chip.chip in self._slow:
+                readings += self._slow_readings(chip, skip)
+            elif chip.slow:
+                self._defer(chip)
+            else:
+                began = self.clock.monotonic()
+                readings += read_elements(chip.elements, skip)
+                if self.clock.monotonic() - began > SLOW_SECONDS:
+                    self._defer(chip)
         return readings
+
+    def close(self) -> None:
+        self._forget(set())
+
+    def _defer(self, chip: Chip) -> None:
+        """Read this chip in the background from now on."""
+        if len(self._slow) < MAX_SLOW:
+            part = SlowPart(
+                f"hwmon {chip.chip}", lambda skip: self._read_slow(chip, skip), SLOW_INTERVAL_SECONDS, self.clock
+            )
+            self._slow[chip.chip] = part
+            part.start()
+
+    def _read_slow(self, chip: Chip, skip: Skip) -> list[Reading]:
+        readings = read_elements(chip.elements, skip)
+        return [*readings, (READ, (chip.chip,), self.clock.now() / 1000.0)] if readings else []
+
+    def _slow_readings(self, chip: Chip, skip: Skip) -> list[Reading]:
+        try:
+            return self._slow[chip.chip].collect(skip)
+        except NoDataError:
+            return []  # the first round is not over yet
+
+    def _forget(self, chips: set[str]) -> None:
+        """Stop reading slow chips that are gone."""
+        for name in self._slow.keys() - chips:
+            self._slow.pop(name).close()
 
     def plan(self, base: str, dirs: list[str], skip: Skip) -> list[Chip]:
         """What to read of every chip that the flags leave in."""
@@ -248,7 +291,25 @@ class HwmonCollector(Collector):
                 elements.append(
                     Element(self._descs[key], file, (chip, shown), factor, divisor, truth=kind == "beep_enable")
                 )
-        return Chip(chip, tuple(constant), tuple(elements))
+        return Chip(chip, tuple(constant), tuple(elements), human in SLOW_CHIPS)
+
+
+def read_elements(elements: tuple[Element, ...], skip: Skip) -> list[Reading]:
+    """Readings of these files; an empty one is no reading, garbage is skipped."""
+    readings: list[Reading] = []
+    for element in elements:
+        try:
+            text = read_attr(element.path)
+            value = float(text == "1") if element.truth else float(text)
+        except OSError as err:
+            skip(element.path, err)
+        except ValueError as err:
+            if text:
+                skip(element.path, err)
+        else:
+            if value - value == 0:
+                readings.append((element.desc, element.labels, value * element.factor / element.divisor))
+    return readings
 
 
 def chip_name(path: str) -> tuple[str, str]:

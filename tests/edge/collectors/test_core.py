@@ -232,3 +232,33 @@ def test_uname_of_a_captured_tree_is_the_trees(read) -> None:
 
 def test_time_is_the_clocks(read) -> None:
     assert read(TimeCollector, {})["node_time_seconds",] == 1_700_000_000.0
+
+
+def wait_for(collect, wanted: str) -> dict[tuple[str, ...], float]:
+    """Collect until a metric of that name is there; the first round in the background may take a moment."""
+    for _ in range(2000):
+        found = {(d.name, *v): x for d, v, x in collect()}
+        if any(key[0] == wanted for key in found):
+            return found
+    raise AssertionError(f"{wanted} did not come")
+
+
+def test_a_slow_hwmon_chip_is_read_in_the_background_and_says_when(tree, skipped) -> None:
+    base = "sys/class/hwmon/"
+    paths = tree(
+        {
+            base + "hwmon0/name": "w1_slave_temp\n",
+            base + "hwmon0/temp1_input": "21437\n",
+            base + "hwmon1/name": "fast\n",
+            base + "hwmon1/temp1_input": "5000\n",
+        }
+    )
+    collector = HwmonCollector(paths, HwmonCollector.options_type(), FakeClock())
+    first = {(d.name, *v): x for d, v, x in collector.collect(skipped)}
+    assert first["node_hwmon_temp_celsius", "fast", "temp1"] == 5.0
+    assert ("node_hwmon_temp_celsius", "w1_slave_temp", "temp1") not in first
+    found = wait_for(lambda: collector.collect(skipped), "rpi_hwmon_read_timestamp_seconds")
+    assert found["node_hwmon_temp_celsius", "w1_slave_temp", "temp1"] == 21.437
+    assert found["rpi_hwmon_read_timestamp_seconds", "w1_slave_temp"] == 1_700_000_000.0
+    collector.close()
+    assert not skipped
