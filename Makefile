@@ -42,6 +42,7 @@ integration: $(VENV)/.dev ## real programs; needs prometheus and prometheus-node
 
 docs: $(VENV)/.dev ## renew the reference parts of edge/README.md and hub/README.md
 	$(BIN)/python -m tests.reference
+	$(BIN)/python -m tests.edge.collectors.reference
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
