@@ -93,9 +93,12 @@ def _fold(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
         # How many groups there are is known only at the end: accumulators grow by doubling.
         if fold is None:
             room = len(groups.labels)
+            ev.budget.hold(room * steps.count)
             fold = _FOLDS[expr.op](room, steps.count)
         elif len(groups.labels) > room:
-            room = max(len(groups.labels), 2 * room)
+            wider = max(len(groups.labels), 2 * room)
+            ev.budget.hold((wider - room) * steps.count)
+            room = wider
             fold.resize(room)
         part = histograms.take(part, number)
         fold.add(folding.arrange(part.values, part.presence, number))
@@ -104,7 +107,6 @@ def _fold(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
         return empty(steps.times)
     values, presence = fold.result()
     count = len(groups.labels)
-    ev.budget.hold(count * steps.count)
     values, presence = values[:count], presence[:count]
     presence, cells = histograms.result(presence)
     result = Matrix(groups.labels, values, presence, steps.times, cells, drop_name=_flags(drop, count))

@@ -39,9 +39,19 @@ class QueryBudget:
         self.check()
 
     def hold(self, cells: int) -> None:
-        """Count cells of results that stay in memory until the query ends."""
+        """Count cells of results that stay in memory."""
         self._held += cells
         self._check()
+
+    @property
+    def held(self) -> int:
+        """Cells of results in memory now."""
+        return self._held
+
+    def settle(self, before: int, cells: int) -> None:
+        """An expression is evaluated: of what was held since `before` only its result of so many cells remains."""
+        self._held = before
+        self.hold(cells)
 
     def check(self) -> None:
         """Raise QueryTimeoutError after the deadline, QueryCanceledError if nobody waits any more."""

@@ -102,9 +102,13 @@ class Evaluator:
 
     def vector(self, expr: Expr, steps: Steps) -> Matrix:
         """All series of an instant vector expression."""
-        expr = unwrap(expr)
-        matrix = concat(self.stream(expr, steps), steps.times)
-        self.budget.hold(matrix.cells)
+        before = self.budget.held
+        parts = []
+        for part in self.stream(expr, steps):
+            self.budget.hold(part.cells)
+            parts.append(part)
+        matrix = concat(parts, steps.times)
+        self.budget.settle(before, matrix.cells)
         return matrix
 
     def scalar(self, expr: Expr, steps: Steps) -> Floats:

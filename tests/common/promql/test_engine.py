@@ -102,6 +102,20 @@ def test_a_fold_needs_only_its_groups_in_memory(querier: MemoryQuerier) -> None:
     assert result.samples_read == 210
 
 
+def test_a_result_that_is_too_large_is_refused_before_it_is_there(querier: MemoryQuerier) -> None:
+    engine = Engine(EngineOptions(max_samples=3 * 21 + 3 * 21))
+    with pytest.raises(QueryLimitError):
+        engine.range(querier, "m * 2", 0, 20 * MINUTE, MINUTE)
+    with pytest.raises(QueryLimitError):
+        engine.range(querier, "sum by (i) (m)", 0, 20 * MINUTE, MINUTE)
+
+
+def test_operands_leave_memory_once_their_result_is_there(querier: MemoryQuerier) -> None:
+    long = " + ".join(["m"] * 12)
+    result = Engine().range(querier, long, 0, 20 * MINUTE, MINUTE)
+    assert result.peak_samples <= 4 * 210
+
+
 def test_the_deadline_is_checked_inside(querier: MemoryQuerier, clock: FakeClock) -> None:
     class Slow(MemoryQuerier):
         def select(self, *args, **kwargs):
