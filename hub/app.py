@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from common.clock import Clock
 from common.errors import BrambleError, ConfigError, StorageError
+from common.frames.model import SourceId
 from common.labels import Labels, compile_regex
 from common.logs import EventLog
 from common.panel.service import Panel, Pins
@@ -39,6 +40,7 @@ from hub.intake.commit import Committer
 from hub.intake.devices import FILE, FleetKeeper, load_devices
 from hub.intake.http import session
 from hub.intake.pull import AgentClient, Puller
+from hub.intake.remote_write import Receiver
 from hub.intake.scrape import ScrapeManager, TargetScraper
 from hub.listen import bind
 from hub.metrics import IntakeMetrics, add_views, make_registry, program_version
@@ -114,6 +116,20 @@ class _TouchingWriter:
         return self._writer.stale_all(timestamp)
 
 
+class _TouchingStore:
+    """The store for samples of remote writers, telling the committer."""
+
+    def __init__(self, store: Store, touch: Callable[[], object]) -> None:
+        self._store = store
+        self._touch = touch
+
+    def append_loose(self, writer: SourceId, samples: Sequence[tuple[Labels, int, float]]) -> int:
+        """See Store."""
+        taken = self._store.append_loose(writer, samples)
+        self._touch()
+        return taken
+
+
 class Hub:
     """The program. Making it binds the port and opens the store, so that what prevents a start is known at once."""
 
@@ -127,7 +143,8 @@ class Hub:
         """Whether the last attempt to load the configuration succeeded."""
         self._socket = bind(*options.listen)
         try:
-            self._store = Store.open(options.data, StoreOptions(retention_ms=options.retention_ms), clock)
+            self._store_options = StoreOptions(retention_ms=options.retention_ms)
+            self._store = Store.open(options.data, self._store_options, clock)
         except BaseException:
             self._socket.close()
             raise
@@ -236,6 +253,7 @@ class Hub:
             ),
             external_labels=config.external_labels,
             head=self._head,
+            receiver=self._receiver(stack, committer, registry),
         )
         await self._serve(stack, state)
         services: list[Service] = [
@@ -337,6 +355,13 @@ class Hub:
 
     def _external_url(self) -> str:
         return self._options.external_url or f"http://{socket.gethostname()}:{self.port}"
+
+    def _receiver(self, stack: AsyncExitStack, committer: Committer, registry: CollectorRegistry) -> Receiver | None:
+        if not self._options.remote_write_receiver:
+            return None
+        store = _TouchingStore(self._store, committer.touch)
+        lane = self._lane(stack, "remote-write", 1)
+        return Receiver(store, self._store_options, lane, self._clock, registry)
 
     def _head(self) -> HeadInfo:
         stats = self._store.stats()

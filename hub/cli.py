@@ -135,6 +135,13 @@ def build_parser() -> argparse.ArgumentParser:
         default.cors_origin,
         default.cors_origin,
     )
+    parser.add_argument(
+        "--web.enable-remote-write-receiver",
+        dest="web.enable-remote-write-receiver",
+        action=argparse.BooleanOptionalAction,
+        default=default.remote_write_receiver,
+        help="Take samples by remote write at /api/v1/write (default: no).",
+    )
     add("storage.tsdb.path", "Directory of the stored data.", _path, "DIR", default.data, "data/")
     add(
         "storage.tsdb.retention.time",

@@ -31,6 +31,7 @@ class Options:
         "web.route-prefix": "route_prefix",
         "web.page-title": "page_title",
         "web.cors.origin": "cors_origin",
+        "web.enable-remote-write-receiver": "remote_write_receiver",
         "storage.tsdb.path": "data",
         "storage.tsdb.retention.time": "retention_ms",
         "discovery.mdns": "mdns",
@@ -48,6 +49,7 @@ class Options:
     route_prefix: str | None = None
     page_title: str = "Bramble"
     cors_origin: str = ".*"
+    remote_write_receiver: bool = False
     data: Path = Path("data")
     retention_ms: int = 15 * 86_400_000
     mdns: bool = True

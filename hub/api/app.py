@@ -9,7 +9,7 @@ from prometheus_client.exposition import choose_encoder
 
 from common.labels import compile_regex
 from common.logs import EventLog
-from hub.api import features, federate, metadata, query, rules, status, targets, tsdb, web_page
+from hub.api import features, federate, metadata, query, remote, rules, status, targets, tsdb, web_page
 from hub.api.compress import compress
 from hub.api.envelope import ApiError, ErrorType, classify, failure
 from hub.api.keys import STATE, Handler
@@ -52,6 +52,8 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
     ("/api/v1/status/walreplay", GET, status.wal_replay),
     ("/api/v1/notifications", GET, status.notifications),
     ("/api/v1/features", GET, features.features),
+    ("/api/v1/write", ("POST",), remote.write),
+    ("/api/v1/read", ("POST",), remote.read),
     ("/federate", GET, federate.federate),
     ("/api/v1/bramble/fleet", GET, targets.fleet),
     ("/api/v1/bramble/panel", GET, targets.panel),

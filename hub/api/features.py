@@ -12,7 +12,7 @@ from hub.api.keys import STATE
 _OPERATORS = ("+", "-", "*", "/", "%", "^", "==", "!=", "<", "<=", ">", ">=", "and", "or", "unless", "atan2")
 
 
-def supported(enabled: frozenset[str]) -> dict[str, dict[str, bool]]:
+def supported(enabled: frozenset[str], remote_write: bool = False) -> dict[str, dict[str, bool]]:
     """Features by category and name; `enabled` are the names given to --enable-feature."""
     experimental = "promql-experimental-functions" in enabled
     return {
@@ -22,7 +22,7 @@ def supported(enabled: frozenset[str]) -> dict[str, dict[str, bool]]:
             "lifecycle": False,
             "query_stats": True,
             "query_warnings": True,
-            "remote_write_receiver": False,
+            "remote_write_receiver": remote_write,
             "rule_group_pagination": True,
         },
         "promql": {
@@ -47,4 +47,5 @@ def supported(enabled: frozenset[str]) -> dict[str, dict[str, bool]]:
 
 async def features(request: web.Request) -> web.StreamResponse:
     """See `supported`."""
-    return success(encode.text(supported(request.app[STATE].engine.options.features)))
+    state = request.app[STATE]
+    return success(encode.text(supported(state.engine.options.features, state.receiver is not None)))

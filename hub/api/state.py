@@ -15,6 +15,7 @@ from common.promql.engine import Engine
 from common.rules.model import GroupStatus
 from common.sample import MetricMeta, Millis
 from common.tsdb.querier import Querier
+from hub.intake.remote_write import Receiver
 
 
 class Health(StrEnum):
@@ -177,7 +178,8 @@ class ApiState:
     """Everything `make_app` needs. All views answer at once from memory and are called on the event loop.
 
     `executor` runs queries; it should have `limits.max_concurrency` threads or fewer. `ready` answers an empty text, or
-    why the hub can't serve yet. `config_text` is the running configuration as YAML with secrets masked.
+    why the hub can't serve yet. `config_text` is the running configuration as YAML with secrets masked. Without
+    a `receiver` remote write is off.
     """
 
     clock: Clock
@@ -198,3 +200,4 @@ class ApiState:
     web: WebOptions = field(default_factory=WebOptions)
     external_labels: Labels = EMPTY
     head: Callable[[], HeadInfo] = HeadInfo
+    receiver: Receiver | None = None

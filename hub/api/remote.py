@@ -1,0 +1,140 @@
+"""`write` and `read`: the receiving ends of Prometheus's remote write (1.0 and 2.0) and remote read (samples)."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from aiohttp import web
+
+from common.errors import FormatError, LimitError, QueryLimitError, StorageError
+from common.labels import Labels, Matcher, MatchType
+from common.promql.budget import QueryBudget
+from common.remote import snappy
+from common.remote.read import ReadQuery, decode_request, encode_response, encode_result, encode_series
+from common.sample import STALE_NAN
+from common.tsdb.querier import Querier
+from hub.api.envelope import bad
+from hub.api.keys import STATE
+from hub.api.params import BODY_SECONDS
+from hub.api.runner import RUNNER
+from hub.intake.remote_write import MAX_BODY_BYTES, TooLargeError, Version
+
+MAX_READ_SAMPLES = 5_000_000
+"""Samples that one remote read may answer; Prometheus's --storage.remote.read-sample-limit is ten times that."""
+
+MAX_READ_BODY_BYTES = 1 << 20
+PROTOBUF = "application/x-protobuf"
+
+
+async def write(request: web.Request) -> web.StreamResponse:
+    """Take a remote write request: 204, or a code that tells the sender to drop (400) or to repeat it (429, 503)."""
+    receiver = request.app[STATE].receiver
+    if receiver is None:
+        return _text(404, "remote write receiver needs to be enabled with --web.enable-remote-write-receiver")
+    version = _version(request)
+    if version is None:
+        return _text(415, f"expected Content-Type {PROTOBUF} and Content-Encoding snappy")
+    body = await _read(request, MAX_BODY_BYTES)
+    try:
+        taken = await receiver.take(body, version)
+    except TooLargeError as err:
+        return _text(413, str(err))
+    except FormatError as err:
+        return _text(400, str(err))
+    except LimitError as err:
+        response = _text(429, str(err))
+        response.headers["Retry-After"] = "5"
+        return response
+    except StorageError as err:
+        return _text(503, str(err))
+    problem = taken.problem()
+    response = _text(400, problem) if problem else web.Response(status=204)
+    if version is Version.V2:
+        response.headers["X-Prometheus-Remote-Write-Samples-Written"] = str(taken.samples)
+        response.headers["X-Prometheus-Remote-Write-Histograms-Written"] = "0"
+        response.headers["X-Prometheus-Remote-Write-Exemplars-Written"] = "0"
+    return response
+
+
+async def read(request: web.Request) -> web.StreamResponse:
+    """Answer a remote read request with samples."""
+    body = await _read(request, MAX_READ_BODY_BYTES)
+    state = request.app[STATE]
+
+    def job(cancel: threading.Event) -> bytes:
+        try:
+            queries = decode_request(snappy.decompress(body, MAX_READ_BODY_BYTES * 8))
+        except LimitError as err:
+            raise bad(str(err)) from None
+        budget = QueryBudget(min(MAX_READ_SAMPLES, state.limits.max_samples), cancel=cancel.is_set)
+        try:
+            results = [
+                encode_result(
+                    encoded for _, encoded in sorted(_series(state.querier, query, state.external_labels, budget))
+                )
+                for query in queries
+            ]
+        except QueryLimitError:
+            raise bad(f"exceeded sample limit ({MAX_READ_SAMPLES})") from None
+        return snappy.compress(encode_response(results))
+
+    answer = await request.app[RUNNER].run(job)
+    return web.Response(body=answer, content_type=PROTOBUF, headers={"Content-Encoding": "snappy"})
+
+
+def _series(
+    querier: Querier, query: ReadQuery, external: Labels, budget: QueryBudget
+) -> Iterator[tuple[Labels, bytes]]:
+    """The query's series with their encoded samples; external labels are matched and added as in Prometheus."""
+    for batch in querier.select(_inside(query.matchers, external), query.start, query.end, query.hints, budget):
+        for row, labels in enumerate(batch.labels):
+            line = batch.timelines[batch.timeline_of[row]]
+            values = batch.values[row, : len(line.timestamps)]
+            if line.stale is not None:
+                values = np.where(line.stale, STALE_NAN, values)
+            budget.hold(len(values))
+            full = external.merge(labels) if len(external) else labels
+            yield full, encode_series(full, line.timestamps, values)
+        budget.release_batch()
+
+
+def _inside(matchers: Sequence[Matcher], external: Labels) -> list[Matcher]:
+    """The matchers without those that external labels satisfy: stored series don't have these labels."""
+    return [m for m in matchers if not (m.type is MatchType.EQ and external.get(m.name) == m.value != "")]
+
+
+def _version(request: web.Request) -> Version | None:
+    """The protocol's version by Content-Type; None if type or encoding are not those of remote write."""
+    if request.headers.get("Content-Encoding", "snappy").lower() != "snappy":
+        return None
+    kind, *parameters = [part.strip() for part in request.headers.get("Content-Type", PROTOBUF).split(";")]
+    if kind.lower() != PROTOBUF:
+        return None
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "proto":
+            return Version(value.strip()) if value.strip() in list(Version) else None
+    return Version.V1
+
+
+async def _read(request: web.Request, limit: int) -> bytes:
+    """The body, at most `limit` bytes and within BODY_SECONDS."""
+    if request.content_length is not None and request.content_length > limit:
+        raise web.HTTPRequestEntityTooLarge(limit, request.content_length)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for part in request.content.iter_any():
+                size += len(part)
+                if size > limit:
+                    raise web.HTTPRequestEntityTooLarge(limit, size)
+                parts.append(part)
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"no complete body within {BODY_SECONDS:.0f} s\n") from None
+    return b"".join(parts)
+
+
+def _text(status: int, message: str) -> web.Response:
+    return web.Response(status=status, text=message.encode(errors="replace").decode() + "\n")
