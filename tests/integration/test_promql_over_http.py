@@ -24,8 +24,7 @@ from common.errors import QueryError
 from common.labels import EMPTY, Labels
 from common.promql.ast import ValueType
 from common.promql.engine import Engine, EngineOptions, Result
-from common.promql.matrix import Matrix
-from common.promql.mixed import Series
+from common.promql.matrix import Matrix, Series
 from common.promql.promqltest import Runner
 from common.promql.promqltest_script import pieces
 from common.promql.promqltest_store import ScriptStore
