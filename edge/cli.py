@@ -24,6 +24,7 @@ from edge.config import (
     Address,
     EdgeConfig,
     LogLevel,
+    PathsConfig,
     StorageConfig,
     WebConfig,
     parse_address,
@@ -173,10 +174,12 @@ def settings(given: Mapping[str, object]) -> EdgeConfig:
             retention_size=Size(_as(int, over("storage.retention.size", config.storage.retention_size))),
             max_writes_per_day=_as(int, over("storage.max-writes-per-day", config.storage.max_writes_per_day)),
         )
+        paths = {flag: str(over(flag, value)) for flag, value in config.paths.flags().items()}
         return dataclasses.replace(
             config,
             web=web,
             storage=storage,
+            paths=PathsConfig(*paths.values()),
             discovery=dataclasses.replace(
                 config.discovery, mdns=_as(bool, over("discovery.mdns", config.discovery.mdns))
             ),
@@ -200,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     clock = SystemClock()
     try:
         config = settings(given)
-        runner = build_runner({**config.paths.flags(), **given}, clock)
+        runner = build_runner({**given, **config.paths.flags()}, clock)
     except ConfigError as err:
         print(f"{PROGRAM}: error: {err}", file=sys.stderr)
         return 2

@@ -22,7 +22,7 @@ h1{font-size:1.4rem}h2{font-size:1.1rem;margin:1.6rem 0 .4rem}
 table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--line)}
 th,td{vertical-align:top;overflow-wrap:anywhere}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+th.n,td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 code{font-family:ui-monospace,monospace;font-size:.9em}
 .ok{color:var(--ok)}.warn{color:var(--warn)}.bad{color:var(--bad);font-weight:600}.dim{opacity:.7}
 form{display:flex;gap:.5rem;flex-wrap:wrap}
@@ -82,15 +82,20 @@ def table(heads: Sequence[str], rows: Iterable[Row], empty: str) -> str:
     """An HTML table of escaped cells, at most MAX_ROWS rows; `empty` where there are none."""
     lines: list[str] = []
     count = 0
+    styles = [""] * len(heads)
     for row in rows:
         count += 1
         if count > MAX_ROWS:
             continue
         cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row]
+        styles = ["n" if cell.style == "n" else "" for cell in cells]
         lines.append("<tr>" + "".join(_cell(head, cell) for head, cell in zip(heads, cells, strict=True)) + "</tr>")
     if not lines:
         return f'<p class="dim">{escape(empty)}</p>'
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    head = "".join(
+        f'<th class="{style}">{escape(text)}</th>' if style else f"<th>{escape(text)}</th>"
+        for text, style in zip(heads, styles, strict=True)
+    )
     more = f'<p class="dim">… and {count - MAX_ROWS} more</p>' if count > MAX_ROWS else ""
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>{more}"
 

@@ -136,3 +136,9 @@ def test_the_program_loads_neither_numpy_nor_optional_parts() -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr
+
+
+def test_path_flags_win_over_the_file_everywhere(tmp_path: Path) -> None:
+    (tmp_path / "edge.yml").write_text("paths: {procfs: /a/proc, sysfs: /a/sys}\n")
+    config = settings({"config.file": tmp_path / "edge.yml", "path.procfs": "/b/proc"})
+    assert (config.paths.procfs, config.paths.sysfs) == ("/b/proc", "/a/sys")
