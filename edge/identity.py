@@ -10,6 +10,7 @@ from pathlib import Path
 from common.files import Files, write_atomic
 from common.frames.model import SourceId
 from common.logs import EventLog
+from edge.log_segment import header_source
 
 FILE = "identity.json"
 _SERIALS = ("proc/device-tree/serial-number", "sys/firmware/devicetree/base/serial-number")
@@ -92,3 +93,35 @@ def write_identity(directory: Path, identity: Identity, files: Files) -> None:
 def new_source() -> SourceId:
     """16 random bytes."""
     return SourceId(os.urandom(16))
+
+
+def identify(directory: Path, files: Files, machine: Machine) -> SourceId:
+    """The id stored in `directory`, a new one on another machine; segments of a former id are moved aside."""
+    identity = read_identity(directory)
+    segments = sorted(directory.glob("*.seg"))
+    if identity is None:
+        source = next((s for s in map(_source_of, reversed(segments)) if s is not None), None) or new_source()
+    elif identity.machine.same_as(machine):
+        learned = Machine(identity.machine.serial or machine.serial, identity.machine.machine_id or machine.machine_id)
+        if learned != identity.machine:
+            write_identity(directory, Identity(identity.source, learned), files)
+        return identity.source
+    else:
+        former = directory / f"former-{identity.source.hex()}"
+        files.mkdir(former)
+        for path in (*segments, *directory.glob("*.bad")):
+            files.replace(path, former / path.name)
+        files.sync_dir(former)
+        files.sync_dir(directory)
+        source = new_source()
+        _log.warn(
+            "this card was made on another board: a new device id is used",
+            former_id=identity.source.hex(), id=source.hex(), former_log=former,
+        )  # fmt: skip
+    write_identity(directory, Identity(source, machine), files)
+    return source
+
+
+def _source_of(path: Path) -> SourceId | None:
+    with path.open("rb") as file:
+        return header_source(file.read(64))

@@ -6,7 +6,6 @@ from array import array
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
 
@@ -31,94 +30,18 @@ from common.frames.ranges import RangeSet
 from common.frames.writer import encode
 from common.logs import EventLog
 from common.sample import Millis
-from edge.identity import Identity, Machine, new_source, read_identity, write_identity
+from edge.identity import Machine, identify
 from edge.log_disk import DiskStats, LogDisk, Unit
-from edge.log_segment import PROVISIONAL, Entry, header_source
+from edge.log_segment import PROVISIONAL, Entry
+from edge.log_types import LogOptions, LogReply, LogStats, Order, Overflow, Pending
 from edge.timekeeper import Stamp, Timekeeper
+
+__all__ = ["Log", "LogOptions", "LogReply", "LogStats", "Order", "Overflow", "Pending"]
 
 RECENT_SCHEMAS: Final = 16
 _SLOT_OVERHEAD = 64
 _UNIT_OVERHEAD = 128
 _log = EventLog("log")
-
-
-class Overflow(StrEnum):
-    """What happens to samples while the disk takes none and `max_memory_bytes` is reached."""
-
-    DROP_OLDEST = "drop_oldest"
-    """The oldest frame that isn't on disk goes; counted."""
-    REFUSE = "refuse"
-    """`append` raises LimitError; counted."""
-
-
-class Order(StrEnum):
-    """In which order frames are read."""
-
-    NEWEST = "newest"
-    OLDEST = "oldest"
-
-
-@dataclass(frozen=True, slots=True)
-class LogOptions:
-    """Limits of a log; ms, bytes, seconds as named."""
-
-    retention_ms: int = 30 * 86_400_000
-    retention_bytes: int = 512 << 20
-    segment_bytes: int = 1 << 20
-    max_memory_bytes: int = 8 << 20
-    overflow: Overflow = Overflow.DROP_OLDEST
-    max_slots: int = 480
-    setting: str = "log.path"
-    """How the key that sets the path is called, for error messages."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogReply:
-    """What a reader gets: frames in the order asked for, and everything the log holds (newest epoch first).
-
-    `more` says that frames were left out for `max_bytes`.
-    """
-
-    frames: list[bytes]
-    available: dict[Epoch, RangeSet]
-    more: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class LogStats:
-    """Counters since the start and gauges of now."""
-
-    disk_bytes: int
-    memory_bytes: int
-    segments: int
-    bytes_written: int
-    commits: int
-    frames_sealed: int
-    frames_expired: int
-    frames_dropped: int
-    slots_refused: int
-    frames_lost: int
-    frames_recovered: int
-    bytes_lost: int
-    segments_quarantined: int
-    write_errors: int
-    paused: bool
-    last_error: str
-    clock_steps: int
-    provisional: bool
-    oldest: Millis | None
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """Slots of a lane that are not in a frame yet, as the arguments of `common.frames.writer.encode`."""
-
-    schema: Schema
-    flags: Flags
-    provisional: Provisional | None
-    timestamps: list[int]
-    columns: "list[array[float]]"
-    presences: list[bytes | None]
 
 
 @dataclass(slots=True)
@@ -183,7 +106,7 @@ class Log:
         try:
             files.mkdir(path)
             lock = DirectoryLock(path, "bramble-edge")
-            source = _identify(path, files, machine or Machine.read())
+            source = identify(path, files, machine or Machine.read())
             return cls(path, options, clock, LogDisk(path, files, source), lock, files)
         except StorageError:
             raise
@@ -538,35 +461,3 @@ def _boot_id(clock: Clock) -> bytes:
         return bytes.fromhex(clock.boot_id()).ljust(16, b"\0")[:16]
     except ValueError:
         return bytes(16)
-
-
-def _identify(directory: Path, files: Files, machine: Machine) -> SourceId:
-    """The id stored in `directory`, a new one on another machine; segments of a former id are moved aside."""
-    identity = read_identity(directory)
-    segments = sorted(directory.glob("*.seg"))
-    if identity is None:
-        source = next((s for s in map(_source_of, reversed(segments)) if s is not None), None) or new_source()
-    elif identity.machine.same_as(machine):
-        learned = Machine(identity.machine.serial or machine.serial, identity.machine.machine_id or machine.machine_id)
-        if learned != identity.machine:
-            write_identity(directory, Identity(identity.source, learned), files)
-        return identity.source
-    else:
-        former = directory / f"former-{identity.source.hex()}"
-        files.mkdir(former)
-        for path in (*segments, *directory.glob("*.bad")):
-            files.replace(path, former / path.name)
-        files.sync_dir(former)
-        files.sync_dir(directory)
-        source = new_source()
-        _log.warn(
-            "this card was made on another board: a new device id is used",
-            former_id=identity.source.hex(), id=source.hex(), former_log=former,
-        )  # fmt: skip
-    write_identity(directory, Identity(source, machine), files)
-    return source
-
-
-def _source_of(path: Path) -> SourceId | None:
-    with path.open("rb") as file:
-        return header_source(file.read(64))
