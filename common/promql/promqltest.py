@@ -75,7 +75,7 @@ class Runner:
             fail(command.line, f"{command.query}: expected an error, got none")
         self._check_notes(command, result)
         if command.is_range:
-            _check_series(command, command.series, _from_matrix(result.matrix), "")
+            _check_series(command, command.series, cells_of_matrix(result.matrix), "")
             return
         self._check_instant(command, result)
         if not command.ordered and command.range_vector is None and command.string is None:
@@ -118,7 +118,7 @@ class Runner:
                 actual.append((series.labels, tuple(cells)))
             _check_series(command, command.series, actual, "")
         else:
-            actual = _from_matrix(result.matrix)
+            actual = cells_of_matrix(result.matrix)
             if command.ordered and [x for x, _ in actual] != [x for x, _ in command.series]:
                 order = [str(x) for x, _ in actual]
                 fail(command.line, f"{command.query}: expected another order than {order}")
@@ -134,7 +134,7 @@ class Runner:
         except QueryError as err:
             fail(command.line, f"{command.query}: unexpected error as a range query: {err}")
         middle = []
-        for labels, cells in _from_matrix(result.matrix):
+        for labels, cells in cells_of_matrix(result.matrix):
             if len(cells) > 1 and cells[1] is not None:
                 middle.append((labels, (cells[1],)))
         expected = command.series
@@ -143,7 +143,8 @@ class Runner:
         _check_series(command, expected, middle, " as the middle of a range query")
 
 
-def _from_matrix(matrix: Matrix | None) -> list[tuple[Labels, tuple[Cell, ...]]]:
+def cells_of_matrix(matrix: Matrix | None) -> list[tuple[Labels, tuple[Cell, ...]]]:
+    """The series of a result with one cell a step, None where there is none."""
     assert matrix is not None
     out = []
     for row, labels in enumerate(matrix.labels):

@@ -21,6 +21,11 @@ _REFERENCE = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))", re.ASCII)
 _DIGITS = re.compile(r"(\d+)")
 
 
+def is_valid_name(name: str) -> bool:
+    """Whether `name` can be a label's: not empty, valid UTF-8 (other bytes are surrogate escapes)."""
+    return bool(name) and not any("\ud800" <= char <= "\udfff" for char in name)
+
+
 def fixed_labels(expr: Expr) -> Labels:
     """Labels that a selector's equality matchers fix, each named once; none for other expressions."""
     expr = unwrap(expr)
@@ -60,7 +65,7 @@ def label_replace(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matri
         regex = compile_regex(pattern)
     except FormatError:
         raise QueryError(f"invalid regular expression in label_replace(): {pattern}") from None
-    if not target:
+    if not is_valid_name(target):
         raise QueryError(f"invalid destination label name in label_replace(): {target}")
     matrix = ev.vector(node.args[0], steps)
     names: dict[str, int] = dict(getattr(regex, "groupindex", {}))
@@ -79,9 +84,9 @@ def label_join(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
     """`label_join(v, dst, separator, src...)`."""
     target, separator, *sources = (ev.string(arg) for arg in node.args[1:])
     for source in sources:
-        if not source:
+        if not is_valid_name(source):
             raise QueryError(f"invalid source label name in label_join(): {source}")
-    if not target:
+    if not is_valid_name(target):
         raise QueryError(f"invalid destination label name in label_join(): {target}")
     matrix = ev.vector(node.args[0], steps)
     labels = [one.merge({target: separator.join(one.get(source) for source in sources)}) for one in matrix.labels]

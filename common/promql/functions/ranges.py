@@ -235,10 +235,15 @@ def _named(ev: "Evaluator", node: Call, function: RangeFunction, parts: Iterator
         return
     seen: set[tuple[str, str]] = set()
     typed = ev.setting.type_and_unit
+    source = unwrap(node.args[0])
+    fixed = source.selector.name if isinstance(source, MatrixSelector) else ""
     for part in parts:
         mask = part.is_histogram()
         if mask is None or (part.presence & ~mask).any():
-            seen.update((labels.name, labels.get("__type__") if typed else "") for labels in part.labels)
+            if fixed and not typed:
+                seen.add((fixed, ""))
+            else:
+                seen.update((labels.name, labels.get("__type__") if typed else "") for labels in part.labels)
         yield part
     position = unwrap(node.args[0]).span.start
     for name, kind in sorted(seen):
