@@ -37,12 +37,11 @@ MAX_CACHED_SERIES = 100_000
 
 # Samples are taken in runs of equal layout, at most _MAX_RUN looked at together so that time stays linear whatever
 # comes; a run shorter than _MIN_RUN isn't worth it, and _SINGLES samples are then taken one by one before the next try.
-_MIN_RUN = 8
-_MIN_RUN_BYTES = 12 * _MIN_RUN
+_MIN_RUN = 32
+_MIN_RUN_BYTES = 16 * _MIN_RUN
 _MAX_RUN = 2048
-_SINGLES = 32
+_SINGLES = 64
 _DOUBLE = struct.Struct("<d")
-_CONTINUED = bytes(range(0x80, 0x100))
 _TYPES = (
     MetricType.UNKNOWN,
     MetricType.COUNTER,
@@ -197,20 +196,23 @@ class Decoder:
         late: list[tuple[str, str]] = []
         mark = len(build.timestamps)
         while at < end:
-            # One sample alone is what most senders have of a series.
-            if end - at < 130 and data[at] == 0x12 and at + 2 + data[at + 1] == end:
-                _sample(data, at + 2, end, build)
-                break
             at = _bulk_samples(data, at, end, build)
             singles = 0
+            while at < end and data[at] == 0x12 and end - at > 1 and data[at + 1] < 0x80 and singles < _SINGLES:
+                stop = at + 2 + data[at + 1]
+                if stop > end:
+                    raise WireError(f"sample at byte {at} is longer than its series")
+                _sample(data, at + 2, stop, build)
+                at = stop
+                singles += 1
+            if at == end:
+                break
+            if singles == _SINGLES:
+                continue
             for number, kind, length, where in fields(data, at, end):
                 if number == 2:
                     need(number, kind, BYTES)
                     _sample(data, where, where + length, build)
-                    singles += 1
-                    if singles == _SINGLES:
-                        at = where + length
-                        break
                 elif number == 1:
                     need(number, kind, BYTES)
                     late.append(_label(data, where, where + length))
@@ -220,8 +222,7 @@ class Decoder:
                 elif number == 4:
                     need(number, kind, BYTES)
                     histograms.append(_histogram(data, where, where + length)[0])
-            else:
-                break
+            break
         if late:
             known = _valid_labels([*_read_pairs(data, start, start + len(key)), *late])
         build.add(known, mark, histograms, exemplars)
@@ -307,14 +308,14 @@ def _bulk_samples(data: bytes, at: int, end: int, build: _Build) -> int:
 
 
 def _sample(data: bytes, at: int, end: int, build: _Build) -> None:
-    if end - at > 10 and data[at] == 0x09 and data[at + 9] == 0x10:
-        timestamp = shift = 0
-        for byte in data[at + 10 : end]:
-            timestamp |= (byte & 0x7F) << shift
-            shift += 7
-        if shift < 64 and byte < 0x80 and data[at + 10 : end].translate(None, _CONTINUED) == data[end - 1 : end]:
+    if end - at == 16 and data[at] == 0x09 and data[at + 9] == 0x10:
+        # A value and a timestamp of our days, whose varint has six bytes.
+        a, b, c, d, e, f = data[at + 10 : end]
+        if f < 0x80 <= a & b & c & d & e:
             build.values.append(_DOUBLE.unpack_from(data, at + 1)[0])
-            build.timestamps.append(timestamp)
+            build.timestamps.append(
+                a & 0x7F | (b & 0x7F) << 7 | (c & 0x7F) << 14 | (d & 0x7F) << 21 | (e & 0x7F) << 28 | f << 35
+            )
             return
     value, timestamp, start = 0.0, 0, 0
     for number, kind, varint, where in fields(data, at, end):
