@@ -27,10 +27,12 @@ from edge.collectors.ksmd import KsmdCollector
 from edge.collectors.loadavg import LoadavgCollector
 from edge.collectors.mdadm import MdadmCollector
 from edge.collectors.meminfo import MeminfoCollector
+from edge.collectors.mountstats import MountstatsCollector
 from edge.collectors.netclass import NetclassCollector
 from edge.collectors.netdev import NetdevCollector
 from edge.collectors.netstat import NetstatCollector
 from edge.collectors.nfs import NfsCollector
+from edge.collectors.nfsd import NfsdCollector
 from edge.collectors.nvme import NvmeCollector
 from edge.collectors.os_release import OsCollector
 from edge.collectors.pcidevice import PcideviceCollector
@@ -95,10 +97,12 @@ COLLECTORS: tuple[type[Collector], ...] = (
     LoadavgCollector,
     MdadmCollector,
     MeminfoCollector,
+    MountstatsCollector,
     NetclassCollector,
     NetdevCollector,
     NetstatCollector,
     NfsCollector,
+    NfsdCollector,
     NvmeCollector,
     OsCollector,
     PcideviceCollector,

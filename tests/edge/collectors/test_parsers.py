@@ -43,7 +43,9 @@ from edge.collectors.base import DeviceFilter, NoOptions, Paths, Skip
 from edge.collectors.conntrack import parse_stats
 from edge.collectors.mdadm import array_readings, parse_mdstat
 from edge.collectors.meminfo import MeminfoCollector
+from edge.collectors.mountstats import mount_readings, parse_addresses, parse_mountstats
 from edge.collectors.netstat import NetstatCollector, NetstatOptions
+from edge.collectors.nfsd import parse_nfsd
 from edge.collectors.nl80211 import parse_bss, parse_interface, parse_ssid, parse_station
 from edge.collectors.processes import parse_pid_stat
 from edge.collectors.qdisc import parse_qdisc
@@ -115,6 +117,9 @@ OTHERS: dict[str, TextParser] = {
     "softirqs": tables.parse_softirqs,
     "udp": _udp,
     "zoneinfo": ZONEINFO.parse,
+    "nfsd": parse_nfsd,
+    "mountstats": lambda t, s: [mount_readings(m) for m in parse_mountstats(t, s)],
+    "mountinfo addresses": lambda t, s: parse_addresses(t),
     "sysctl": lambda t, s: parameter_readings(parameter("a.b"), t),
     "board overlay": lambda t, s: rpi_board.root_is_overlay(t),
     "firmware value": lambda t, s: rpi_firmware.parse_value(t, "V"),
