@@ -3,18 +3,18 @@
 import argparse
 import asyncio
 import dataclasses
-import importlib.metadata
 import os
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from common import logs
 from common.clock import SystemClock
 from common.config import Duration, Size, load_file
 from common.errors import BrambleError, ConfigError
+from common.flags import Parser, path_flag, program_version, typed
+from common.listen import bind
 from common.logs import EventLog
 from common.supervisor import until_signal
 from common.units import parse_duration, parse_size
@@ -30,49 +30,17 @@ from edge.config import (
     parse_address,
     storage_path,
 )
-from edge.listen import bind
 
 PROGRAM = "bramble-edge"
 _log = EventLog("agent")
 T = TypeVar("T")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line, without the page of usage that the collectors' flags make."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{PROGRAM}: error: {message}, try --help\n")
-
-
-def version() -> str:
-    """The distribution's version, or `unknown` when it runs from a bare checkout."""
-    try:
-        return importlib.metadata.version("bramble-fleet")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _typed(parse: Callable[[str], object]) -> Callable[[str], object]:
-    def convert(text: str) -> object:
-        try:
-            return parse(text)
-        except ValueError as err:
-            raise argparse.ArgumentTypeError(str(err)) from None
-
-    return convert
-
-
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """All flags; only those given appear in the namespace, under their full name."""
     default = EdgeConfig()
-    parser = _Parser(
-        prog=PROGRAM,
-        usage=f"{PROGRAM} [<flags>]",
-        allow_abbrev=False,
-        description="Collects metrics of this machine, keeps them, and gives them to a Bramble hub or a Prometheus.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=44, width=118),
-    )
-    parser.add_argument("--version", action="version", version=_version_text(), help="Show the version.")
+    about = "Collects metrics of this machine, keeps them, and gives them to a Bramble hub or a Prometheus."
+    parser = Parser(PROGRAM, about)
 
     def add(name: str, text: str, parse: Callable[[str], object], metavar: str, shown: object = "") -> None:
         text = f"{text} (default: {shown})" if shown != "" else text
@@ -80,7 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
             f"--{name}",
             dest=name,
             default=argparse.SUPPRESS,
-            type=_typed(parse),
+            type=typed(parse),
             help=text.replace("%", "%%"),
             metavar=metavar,
         )
@@ -99,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "storage.path",
         "Directory of the agent's log; it is made if missing.",
-        _path,
+        path_flag,
         "DIR",
         f"$STATE_DIRECTORY as set by systemd, else ./{FALLBACK_STORAGE}",
     )
@@ -120,21 +88,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _version_text() -> str:
-    system = f"{platform.system().lower()}/{platform.machine()}"
-    return f"{PROGRAM}, version {version()} (python {platform.python_version()}, {system})"
-
-
 def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise ValueError(f'expected a whole number, 0 or more, got "{text}"')
     return int(text)
-
-
-def _path(text: str) -> Path:
-    if not text:
-        raise ValueError("expected a directory, got nothing")
-    return Path(text)
 
 
 def _duration(text: str) -> Duration:
@@ -212,8 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from edge.agent import Agent, StopError
 
     try:
-        listener = bind(config.web.listen_address)
-        agent = Agent(config, storage_path(config.storage, os.environ), listener, runner, clock, version())
+        address = config.web.listen_address
+        listener = bind(address.host, address.port, "node_exporter or another bramble-edge")
+        agent = Agent(config, storage_path(config.storage, os.environ), listener, runner, clock, program_version())
         asyncio.run(until_signal(agent.run))
     except StopError as err:
         _log.error("cannot stop", error=err)

@@ -18,8 +18,10 @@ from prometheus_client import CollectorRegistry
 
 from common.clock import Clock
 from common.errors import BrambleError, ConfigError, StorageError
+from common.flags import program_version
 from common.frames.model import SourceId
 from common.labels import Labels, compile_regex
+from common.listen import bind
 from common.logs import EventLog
 from common.panel.service import Panel, Pins
 from common.promql.engine import Engine, EngineOptions
@@ -42,8 +44,7 @@ from hub.intake.http import session
 from hub.intake.pull import AgentClient, Puller
 from hub.intake.remote_write import Receiver
 from hub.intake.scrape import ScrapeManager, TargetScraper
-from hub.listen import bind
-from hub.metrics import IntakeMetrics, add_views, make_registry, program_version
+from hub.metrics import IntakeMetrics, add_views, make_registry
 from hub.options import Options
 from hub.rules import RowWriter, RuleManager, RuleOptions, evaluator, store_writers
 from hub.views import FleetRows, Targets
@@ -141,7 +142,7 @@ class Hub:
         self._started = self._loaded_at = clock.now()
         self._reloaded = True
         """Whether the last attempt to load the configuration succeeded."""
-        self._socket = bind(*options.listen)
+        self._socket = bind(*options.listen, "Prometheus or another bramble-hub")
         try:
             self._store_options = StoreOptions(retention_ms=options.retention_ms)
             self._store = Store.open(options.data, self._store_options, clock)

@@ -2,15 +2,13 @@
 
 import argparse
 import asyncio
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import NoReturn
 
 from common import logs
 from common.clock import SystemClock
 from common.errors import BrambleError, ConfigError
+from common.flags import Parser, path_flag, typed
 from common.logs import EventLog
 from common.supervisor import until_signal
 from common.units import format_duration, parse_duration
@@ -19,23 +17,6 @@ from hub.options import FEATURES, Options
 
 PROGRAM = "bramble-hub"
 _log = EventLog("hub")
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line, as the field's programs have them."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{PROGRAM}: error: {message}, try --help\n")
-
-
-def _typed(parse: Callable[[str], object]) -> Callable[[str], object]:
-    def convert(text: str) -> object:
-        try:
-            return parse(text)
-        except ValueError as err:
-            raise argparse.ArgumentTypeError(str(err)) from None
-
-    return convert
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -62,12 +43,6 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _path(text: str) -> Path:
-    if not text:
-        raise ValueError("expected a path, got nothing")
-    return Path(text)
-
-
 def _features(text: str) -> frozenset[str]:
     return frozenset(filter(None, (name.strip() for name in text.split(","))))
 
@@ -84,26 +59,18 @@ def _url(text: str) -> str:
     return text
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """All flags; destinations are their names."""
     default = Options()
-    parser = _Parser(
-        prog=PROGRAM,
-        allow_abbrev=False,
-        description="Pulls from Bramble agents, scrapes other exporters, stores, answers PromQL, evaluates rules.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=44, width=118),
-    )
-    machine = f"python {platform.python_version()}, {platform.system().lower()}/{platform.machine()}"
-    parser.add_argument(
-        "--version", action="version", version=f"{PROGRAM}, version {_version()} ({machine})", help="Show the version."
-    )
+    about = "Pulls from Bramble agents, scrapes other exporters, stores, answers PromQL, evaluates rules."
+    parser = Parser(PROGRAM, about)
 
     def add(name: str, text: str, parse: Callable[[str], object], metavar: str, value: object, shown: str) -> None:
         parser.add_argument(
             f"--{name}",
             dest=name,
             default=value,
-            type=_typed(parse),
+            type=typed(parse),
             help=f"{text} (default: {shown})".replace("%", "%%"),
             metavar=metavar,
         )
@@ -111,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "config.file",
         "Configuration file.",
-        _path,
+        path_flag,
         "FILE",
         None,
         f"{DEFAULT_FILE} if it is there, else built-in defaults",
@@ -142,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=default.remote_write_receiver,
         help="Take samples by remote write at /api/v1/write (default: no).",
     )
-    add("storage.tsdb.path", "Directory of the stored data.", _path, "DIR", default.data, "data/")
+    add("storage.tsdb.path", "Directory of the stored data.", path_flag, "DIR", default.data, "data/")
     add(
         "storage.tsdb.retention.time",
         "How long samples are kept; 0 for ever.",
@@ -195,7 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
         dest="enable-feature",
         action="append",
         default=[],
-        type=_typed(_features),
+        type=typed(_features),
         metavar="NAMES",
         help=f"Features to switch on, with commas between: {', '.join(sorted(FEATURES))}.",
     )
@@ -208,12 +175,6 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"Lowest level that is logged, one of {', '.join(logs.LEVELS)} (default: {default.log_level}).",
     )
     return parser
-
-
-def _version() -> str:
-    from hub.metrics import program_version
-
-    return program_version()
 
 
 def options(given: Mapping[str, object]) -> Options:

@@ -3,7 +3,6 @@
 import platform
 import sys
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,16 +16,9 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from common.flags import program_version
 from common.tsdb.options import StoreStats
 from hub.fleet import State
-
-
-def program_version() -> str:
-    """Bramble's version, as semver."""
-    try:
-        return version("bramble-fleet")
-    except PackageNotFoundError:
-        return "0.0.0"
 
 
 class IntakeMetrics:

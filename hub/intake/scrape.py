@@ -14,6 +14,7 @@ from common.errors import BrambleError, FormatError, LimitError, RemoteError
 from common.exposition import protobuf
 from common.exposition.lines import Exposed, LineParser
 from common.exposition.parse import Format
+from common.flags import program_version
 from common.frames.model import SourceId
 from common.labels import NAME, Labels
 from common.logs import EventLog
@@ -24,7 +25,7 @@ from common.tsdb.writer import SourceWriter
 from hub.discovery.static import JobTargets, Target
 from hub.intake.commit import Committer
 from hub.intake.http import FAILURES, describe, read_bounded
-from hub.metrics import IntakeMetrics, program_version
+from hub.metrics import IntakeMetrics
 
 ACCEPT = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"

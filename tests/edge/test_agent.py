@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from common.frames.codec import decode
+from common.listen import bind
 from common.testing import FakeClock, settle
 from edge import agent as module
 from edge.agent import Agent, StopError
 from edge.collectors.base import Collector, NoOptions, Paths, Reading, Skip
 from edge.collectors.runner import Runner
-from edge.config import Address, DiscoveryConfig, EdgeConfig
-from edge.listen import bind
+from edge.config import DiscoveryConfig, EdgeConfig
 from edge.log import Log, LogOptions
 
 
@@ -36,7 +36,7 @@ def nothing_hangs() -> None:
 
 
 def build(path: Path, clock: FakeClock) -> tuple[Agent, int]:
-    listener = bind(Address("127.0.0.1", 0))
+    listener = bind("127.0.0.1", 0, "")
     runner = Runner([Quiet(Paths(), NoOptions(), clock)], clock, 30.0)
     config = EdgeConfig(discovery=DiscoveryConfig(mdns=False))
     return Agent(config, path, listener, runner, clock, "test"), listener.getsockname()[1]

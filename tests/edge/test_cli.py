@@ -63,7 +63,7 @@ def test_flags_win_over_the_file_and_leave_its_other_keys_alone(tmp_path: Path) 
         ("--storage.retention.size=big", 'expected a size like 512MB or 2GB, got "big"'),
         ("--web.max-requests=-1", 'expected a whole number, 0 or more, got "-1"'),
         ("--log.level=loud", 'expected one of debug, info, warn, error, got "loud"'),
-        ("--storage.path=", "expected a directory, got nothing"),
+        ("--storage.path=", "expected a path, got nothing"),
     ],
 )
 def test_a_bad_flag_is_one_line_and_exit_2(flag: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,5 @@
 """Loading everything before anything is touched, and which changes a running hub follows."""
 
-import socket
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,6 @@ from common.config import load
 from common.errors import ConfigError
 from hub.app import load_all, needs_restart
 from hub.config import HubConfig
-from hub.listen import StartError, bind
 from hub.options import Options
 
 
@@ -46,23 +44,3 @@ def test_rules_take_the_evaluation_interval(tmp_path: Path) -> None:
 )
 def test_what_a_running_hub_does_not_follow_is_named(text: str, keys: list[str]) -> None:
     assert needs_restart(HubConfig(), load(HubConfig, text, "x")) == keys
-
-
-def test_without_a_host_both_families_are_listened_on() -> None:
-    with bind("", 0) as server, socket.create_connection(("127.0.0.1", server.getsockname()[1])):
-        pass
-
-
-def test_a_port_in_use_says_what_to_do() -> None:
-    with bind("127.0.0.1", 0) as server, pytest.raises(StartError, match=r"it is in use.*--web.listen-address=:PORT"):
-        bind("127.0.0.1", server.getsockname()[1])
-
-
-def test_a_foreign_address_says_what_to_do() -> None:
-    with pytest.raises(StartError, match="not an address of this machine"):
-        bind("192.0.2.1", 9090)
-
-
-def test_an_unknown_host_says_what_to_do() -> None:
-    with pytest.raises(StartError, match="no such host"):
-        bind("no-such-host.invalid", 9090)

@@ -4,37 +4,40 @@ import errno
 import socket
 
 from common.errors import BrambleError
-from edge.config import Address
 
-BACKLOG = 128
+BACKLOG = 256
 UNSENT_MS = 60_000
 """After this long without progress the kernel drops a connection with unsent data (tcp(7), TCP_USER_TIMEOUT)."""
 
 
 class StartError(BrambleError):
-    """The agent can't start; the text says what to do."""
+    """The program can't start; the text says what to do."""
 
 
-def bind(address: Address) -> socket.socket:
-    """A listening socket; no host means IPv4 and IPv6. StartError where that can't be (may look up a host name)."""
+def bind(host: str, port: int, rival: str) -> socket.socket:
+    """A listening socket; no host means IPv4 and IPv6. May look up a host name.
+
+    StartError where it can't be had; `rival` names who may have the port ("Prometheus or another bramble-hub").
+    """
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        if address.host:
-            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        if host:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             found.sort(key=lambda item: item[0] != socket.AF_INET)
             return _listen(found[0][0], found[0][4])
         try:
-            return _listen(socket.AF_INET6, ("::", address.port), both=True)
+            return _listen(socket.AF_INET6, ("::", port), both=True)
         except OSError as err:
             if err.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                 raise
-            return _listen(socket.AF_INET, ("0.0.0.0", address.port))
+            return _listen(socket.AF_INET, ("0.0.0.0", port))
     except socket.gaierror as err:
         raise StartError(
-            f"cannot listen on {address}: no such host ({err.strerror}): give an address of this machine, "
-            f"or :{address.port} for all, with --web.listen-address"
+            f"cannot listen on {where}: no such host ({err.strerror}): give an address of this machine, "
+            f"or :{port} for all, with --web.listen-address"
         ) from None
     except OSError as err:
-        raise StartError(f"cannot listen on {address}: {_advice(err, address)}") from None
+        raise StartError(f"cannot listen on {where}: {_advice(err, port, rival)}") from None
 
 
 def _listen(family: int, where: "tuple[str, int] | tuple[object, ...]", both: bool = False) -> socket.socket:
@@ -53,17 +56,20 @@ def _listen(family: int, where: "tuple[str, int] | tuple[object, ...]", both: bo
     return sock
 
 
-def _advice(err: OSError, address: Address) -> str:
+def _advice(err: OSError, port: int, rival: str) -> str:
     if err.errno == errno.EADDRINUSE:
         return (
-            f"port {address.port} is in use, perhaps by node_exporter or another bramble-edge: stop that program, "
+            f"port {port} is in use, perhaps by {rival}: stop that program, "
             "or choose another port with --web.listen-address=:PORT"
         )
     if err.errno == errno.EACCES:
-        return "ports below 1024 need the capability CAP_NET_BIND_SERVICE: choose one above with --web.listen-address"
+        return (
+            f"port {port} needs the capability CAP_NET_BIND_SERVICE: "
+            "choose one from 1024 on with --web.listen-address=:PORT"
+        )
     if err.errno == errno.EADDRNOTAVAIL:
         return (
             "that is not an address of this machine: see `ip address`, or listen on all with "
-            f"--web.listen-address=:{address.port}"
+            f"--web.listen-address=:{port}"
         )
     return err.strerror or str(err)
