@@ -6,12 +6,16 @@ HUB_PORT ?=
 EDGE_PORT ?=
 DATA ?= .bramble
 ARGS ?=
+PEERS ?= ../shared/bench/peers
+GEN ?= ../shared/bench/gen.py
+TARGETS ?= 10
+WORK ?= .bramble/bench
 PYTEST := $(BIN)/python -m pytest -q
 JOBS ?= $(shell nproc)
 # Integration tests mostly wait for real programs: more at a time than there are cores.
 WAITERS ?= 4
 
-.PHONY: run demo test check lint types unit conformance integration docs format clean
+.PHONY: run demo test check lint types unit conformance integration bench-query docs format clean
 
 run: $(VENV)/.run ## hub and one agent on this machine, discovered, queried, alerting
 	@$(BIN)/bramblectl run --data $(DATA)/run $(if $(HUB_PORT),--hub-port $(HUB_PORT)) $(if $(EDGE_PORT),--edge-port $(EDGE_PORT)) $(ARGS)
@@ -39,6 +43,9 @@ conformance: $(VENV)/.dev ## against the data beside the checkout, where it is t
 integration: $(VENV)/.dev ## real programs; needs prometheus and prometheus-node-exporter installed, skips loudly without
 	$(PYTEST) -n $(WAITERS) --dist worksteal -m "integration and not alone"
 	$(PYTEST) -m "integration and alone"
+
+bench-query: $(VENV)/.dev ## queries beside Prometheus and VictoriaMetrics: PEERS=DIR GEN=FILE [TARGETS=100] [WORK=DIR]
+	$(BIN)/python -m tests.bench.query --peers $(PEERS) --gen $(GEN) --work $(WORK)/$(TARGETS) --targets $(TARGETS) $(ARGS)
 
 docs: $(VENV)/.dev ## renew the reference parts of edge/README.md and hub/README.md
 	$(BIN)/python -m tests.reference

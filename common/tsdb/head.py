@@ -1,10 +1,9 @@
 """The newest samples of one lane in memory: time-major arrays that grow, presence as shared patterns beside them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import zstandard
 from numpy.typing import NDArray
 
 from common.frames.model import ABSENT, PRESENT, STALE
@@ -17,36 +16,67 @@ _SEAL_ROWS = 128
 
 
 class Sealed:
-    """Values [T, S] of a full chunk, compressed as the row groups of blocks are."""
+    """Values [T, S] of a full chunk, packed as the row groups of blocks are, without the second compression."""
 
     __slots__ = ("_groups", "nbytes", "shape")
 
     def __init__(self, values: NDArray[np.float64]) -> None:
         self.shape = values.shape
-        compress = zstandard.ZstdCompressor(level=1).compress
         self._groups = [
-            compress(encode_rows(values[:, at : at + _SEAL_ROWS].T)) for at in range(0, values.shape[1], _SEAL_ROWS)
+            Group(encode_rows(values[:, at : at + _SEAL_ROWS].T)) for at in range(0, values.shape[1], _SEAL_ROWS)
         ]
-        self.nbytes = sum(map(len, self._groups))
+        self.nbytes = sum(group.size for group in self._groups)
 
     def read(self, columns: NDArray[np.intp]) -> NDArray[np.float64]:
         """Some columns as rows: [len(columns), T]."""
-        out = np.empty((len(columns), self.shape[0]))
+        if not len(columns):
+            return np.empty((0, self.shape[0]))
         group_of = columns // _SEAL_ROWS
+        if group_of[0] == group_of[-1] and (group_of == group_of[0]).all():
+            group = int(group_of[0])
+            return self._groups[group].decode(columns - group * _SEAL_ROWS)
+        out = np.empty((len(columns), self.shape[0]))
         for group in np.unique(group_of).tolist():
             mine = np.flatnonzero(group_of == group)
-            body = zstandard.ZstdDecompressor().decompress(self._groups[group])
-            out[mine] = Group(body).decode(columns[mine] - group * _SEAL_ROWS)
+            out[mine] = self._groups[group].decode(columns[mine] - group * _SEAL_ROWS)
         return out
 
 
+class Stack:
+    """Values of chunks that follow each other, as one."""
+
+    __slots__ = ("_ends", "_parts")
+
+    def __init__(self, parts: "Sequence[NDArray[np.float64] | Sealed]") -> None:
+        self._parts = parts
+        self._ends = np.cumsum([part.shape[0] for part in parts])
+
+    def read(self, slots: slice, columns: NDArray[np.intp]) -> NDArray[np.float64]:
+        """As `read_columns`."""
+        found, begin = [], 0
+        for part, end in zip(self._parts, self._ends.tolist(), strict=True):
+            low, high = max(slots.start, begin), min(slots.stop, end)
+            if low < high:
+                found.append(read_columns(part, slice(low - begin, high - begin), columns))
+            begin = end
+        return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+
+
 Values = NDArray[np.float64] | Sealed
+"""[T, S], of a closed chunk in the order of rows."""
 
 
-def read_columns(values: Values, slots: slice | NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Cells of some slots and columns, as rows: [len(columns), slots]; a new array."""
+def read_columns(
+    values: Values | Stack, slots: slice | NDArray[np.intp], columns: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """Cells of some slots and columns, as rows: [len(columns), slots]; a new array. A Stack is read by slices only."""
+    if isinstance(values, Stack):
+        assert isinstance(slots, slice)
+        return values.read(slots, columns)
     if isinstance(values, Sealed):
         return values.read(columns)[:, slots]
+    if isinstance(slots, slice) and values.flags.f_contiguous:
+        return values.T[columns, slots]
     return values[slots][:, columns].T
 
 
@@ -59,7 +89,7 @@ class View:
     """
 
     timestamps: NDArray[np.int64]
-    values: Values
+    values: Values | Stack
     pattern: NDArray[np.int32]
     patterns: list[NDArray[np.uint8] | None]
     arrival: NDArray[np.int64]
@@ -76,12 +106,44 @@ class View:
         return int(self.timestamps[-1] if self.ordered else self.timestamps.max())
 
 
+def stacked(views: Sequence[View]) -> list[View]:
+    """The same samples in fewer views: those that follow each other in time, with every row PRESENT, become one."""
+    out: list[View] = []
+    run: list[View] = []
+    for view in views:
+        plain = view.ordered and not view.pattern.any()
+        if run and not (plain and view.timestamps[0] > run[-1].timestamps[-1]):
+            out.append(_stack(run))
+            run = []
+        if plain:
+            run.append(view)
+        else:
+            out.append(view)
+    if run:
+        out.append(_stack(run))
+    return out
+
+
+def _stack(run: list[View]) -> View:
+    if len(run) == 1:
+        return run[0]
+    return View(
+        np.concatenate([view.timestamps for view in run]),
+        Stack([view.values for view in run if not isinstance(view.values, Stack)]),
+        np.concatenate([view.pattern for view in run]),
+        [None],
+        np.concatenate([view.arrival for view in run]),
+        ordered=True,
+    )
+
+
 class Chunk:
     """A growing run of slots of one schema."""
 
     __slots__ = (
         "_ids",
         "arrival",
+        "closed",
         "first",
         "last",
         "ordered",
@@ -96,6 +158,8 @@ class Chunk:
     def __init__(self, rows: int) -> None:
         self.rows = rows
         self.slots = 0
+        self.closed = False
+        """Whether nothing can be appended any more."""
         self.ordered = True
         self.first = 0
         self.last = 0
@@ -111,9 +175,17 @@ class Chunk:
         """Whether the values are compressed; then nothing can be appended."""
         return isinstance(self.values, Sealed)
 
+    def close(self) -> None:
+        """Take no more slots, and have each row's values side by side, as queries read them. Views stay as they are."""
+        if not self.closed:
+            self.closed = True
+            assert not isinstance(self.values, Sealed)
+            self.values = np.asfortranarray(self.values[: self.slots])
+
     def seal(self) -> None:
-        """Compress the values. Views stay as they are."""
+        """Close and pack the values. Views stay as they are."""
         if not isinstance(self.values, Sealed):
+            self.closed = True
             values = self.values[: self.slots].copy()
             for at, pattern in enumerate(self.pattern[: self.slots].tolist()):
                 states = self.patterns[pattern]
@@ -213,7 +285,7 @@ class Chunk:
         if not len(slots):
             return self
         rest = Chunk(self.rows)
-        for name in ("times", "values", "arrival", "slots", "first", "last", "ordered"):
+        for name in ("times", "values", "arrival", "slots", "closed", "first", "last", "ordered"):
             setattr(rest, name, getattr(self, name))
         rest.pattern, rest.patterns, rest._ids = self.pattern.copy(), list(self.patterns), dict(self._ids)
         for pattern in np.unique(self.pattern[slots]).tolist():
@@ -266,12 +338,14 @@ def _piece(
     labels: Callable[[NDArray[np.intp]], list[L]],
 ) -> Iterator[Piece[L]]:
     times, arrival = view.timestamps[slots], view.arrival[slots]
-    used, pattern = np.unique(view.pattern[slots], return_inverse=True)
-    if len(used) == 1 and used[0] == 0:
+    cells, ids = None, view.pattern[slots]
+    if ids.any():
+        used, pattern = np.unique(ids, return_inverse=True)
+        cells = np.stack([_states(view.patterns[i], columns) for i in used])
+    if cells is None or (cells == PRESENT).all():
         line_of = np.zeros(len(columns), np.intp)
         yield Piece(prints, [Line(times, None, arrival)], line_of, _Values(view.values, slots, columns).all, labels)
         return
-    cells = np.stack([_states(view.patterns[i], columns) for i in used])
     kinds, line_of = unique_rows(np.ascontiguousarray(cells.T))
     lines: list[Line] = []
     kept: list[NDArray[np.intp] | None] = []
@@ -309,7 +383,7 @@ def unique_rows(rows: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.
 class _Values:
     """Reads columns of time-major values as left-aligned rows."""
 
-    values: Values
+    values: Values | Stack
     slots: slice | NDArray[np.intp]
     columns: NDArray[np.intp]
     line_of: NDArray[np.intp] | None = None

@@ -13,7 +13,7 @@ from common.frames.model import ABSENT, Correction, Schema, SourceId
 from common.labels import Labels, Matcher
 from common.sample import MetricMeta
 from common.tsdb.deletion import Deletion
-from common.tsdb.head import SLOTS, Chunk, View, pieces
+from common.tsdb.head import SLOTS, Chunk, View, pieces, stacked
 from common.tsdb.index import LabelCache, Name, RowIndex, Target
 from common.tsdb.join import Piece
 from common.tsdb.loose import NOBODY, Loose, LooseView
@@ -152,7 +152,9 @@ class Lanes:
         strand = source.strands.get(key)
         if strand is None:
             strand = source.strands[key] = Strand(frame.header.lane, schema, source.target)
-        if not strand.chunks or strand.chunks[-1].slots + slots > max(SLOTS, slots):
+        if not strand.chunks or strand.chunks[-1].closed or strand.chunks[-1].slots + slots > max(SLOTS, slots):
+            if strand.chunks:
+                strand.chunks[-1].close()
             strand.chunks.append(Chunk(schema.rows))
         chunk = strand.chunks[-1]
         if chunk.slots and frame.timestamps[0] <= chunk.last:
@@ -299,7 +301,7 @@ def chosen_pieces(
     for strand, selection, views in chosen.strands:
         prints = selection.prints(strand.target)
         labels = _StrandLabels(selection, strand.target, cache).read
-        for view in views:
+        for view in stacked(views):
             yield from pieces(view, selection.columns, prints, labels, start, end)
     if chosen.loose is not None:
         for first, index, rows in chosen.loose.match(matchers):

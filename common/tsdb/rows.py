@@ -211,13 +211,14 @@ class Group:
         codes = self._codes[rows]
         out = np.empty((len(rows), self.slots))
         bits = out.view(np.int64)
-        constant = np.flatnonzero((codes & _FAMILY) == CONSTANT)
-        bits[constant] = self._first[rows[constant], None]
-        for code, (planes, place) in self._classes.items():
+        for code in set(codes.tolist()):
+            # Mostly a few rows of one kind: what a numpy call costs counts.
             mine = np.flatnonzero(codes == code)
-            if not len(mine):
-                continue
             chosen = rows[mine]
+            if code & _FAMILY == CONSTANT:
+                bits[mine] = self._first[chosen, None]
+                continue
+            planes, place = self._classes[code]
             numbers = self._numbers(code, planes, place[chosen], chosen)
             if code & _FAMILY == FLOAT:
                 bits[mine] = numbers
@@ -227,7 +228,7 @@ class Group:
                 out[mine] = numbers / _POWERS[scales][:, None]
             else:
                 out[mine] = numbers
-        marked = np.flatnonzero(self._nan_of[rows] >= 0)
+        marked = np.flatnonzero(self._nan_of[rows] >= 0) if self._nan_at < len(self._body) else ()
         if len(marked):
             width = (self.slots + 7) // 8
             maps = self._body[self._nan_at :].reshape(-1, width)[self._nan_of[rows[marked]]]
