@@ -28,7 +28,8 @@ from common.promql.matrix import (
 )
 from common.promql.mixed import MixedSeries, split
 from common.promql.parser import parse
-from common.promql.preprocess import Resolver, counted_selectors, unwrap, value_type
+from common.promql.preprocess import Resolver, counted_selectors, unwrap
+from common.promql.typecheck import value_type
 from common.tsdb.querier import Querier, SelectHints
 
 DELAYED_NAME_REMOVAL = "promql-delayed-name-removal"

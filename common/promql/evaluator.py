@@ -41,7 +41,8 @@ from common.promql.matrix import (
 )
 from common.promql.mixed import MixedSeries, instant, instant_seconds, split, with_resets
 from common.promql.mixed_extended import smoothed_instant
-from common.promql.preprocess import step_invariant, unwrap, value_type
+from common.promql.preprocess import step_invariant, unwrap
+from common.promql.typecheck import value_type
 from common.sample import Millis
 from common.tsdb.querier import Querier, RowBatch, SelectHints, ValueKind
 

@@ -20,10 +20,8 @@ from common.promql.ast import (
     StringLiteral,
     Subquery,
     Unary,
-    ValueType,
     VectorSelector,
 )
-from common.promql.signatures import FUNCTIONS
 
 _DEPENDS_ON_STEP = frozenset(
     {"days_in_month", "day_of_month", "day_of_week", "day_of_year", "hour", "minute", "month", "year"}
@@ -37,27 +35,6 @@ def unwrap(expr: Expr) -> Expr:
     while isinstance(expr, Paren):
         expr = expr.expr
     return expr
-
-
-def value_type(expr: Expr) -> ValueType:
-    """The type of what `expr` yields."""
-    match expr:
-        case NumberLiteral():
-            return ValueType.SCALAR
-        case StringLiteral():
-            return ValueType.STRING
-        case MatrixSelector() | Subquery():
-            return ValueType.MATRIX
-        case VectorSelector() | Aggregate():
-            return ValueType.VECTOR
-        case Paren() | Unary():
-            return value_type(expr.expr)
-        case Binary():
-            scalars = value_type(expr.lhs) is ValueType.SCALAR and value_type(expr.rhs) is ValueType.SCALAR
-            return ValueType.SCALAR if scalars else ValueType.VECTOR
-        case Call():
-            return FUNCTIONS[expr.func].return_type
-    assert_never(expr)
 
 
 _COUNT_AND_SUM = frozenset({"histogram_avg", "histogram_count", "histogram_sum"})

@@ -15,9 +15,9 @@ from common.promql.engine import Result
 from common.promql.errors import ParseError
 from common.promql.matrix import Matrix
 from common.promql.parser import parse
-from common.promql.preprocess import value_type
 from common.promql.printer import to_pretty_text
 from common.promql.tree import to_json
+from common.promql.typecheck import value_type
 from common.rules.format import sample_text
 from hub.api import encode
 from hub.api.body import Packed, choose, pack, respond
