@@ -234,6 +234,9 @@ class _RecordingAppender:
         self._inner.truncate(size)
         self._files.record(_Step("truncate", self._inode, size=size))
 
+    def reserve(self, size: int) -> None:
+        self._inner.reserve(size)
+
     def close(self) -> None:
         self._inner.close()
 
@@ -321,6 +324,9 @@ class _FaultyAppender:
         if self._files.room is not None:
             self._files.room += max(0, self.size - size)
         self._inner.truncate(size)
+
+    def reserve(self, size: int) -> None:
+        self._inner.reserve(size)
 
     def close(self) -> None:
         self._inner.close()

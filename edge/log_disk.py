@@ -164,8 +164,7 @@ class LogDisk:
             try:
                 out = self.files.append(path)
                 try:
-                    if found.end < len(data):
-                        out.truncate(found.end)
+                    out.truncate(found.end)
                     self._finish(out, segment)
                     out.sync()
                 finally:
@@ -244,6 +243,7 @@ class LogDisk:
         try:
             if self._out is None:
                 self._out = self.files.create(segment.path)
+                self._out.reserve(segment_bytes)
                 self._out.write(bytes(data))
                 self._out.sync()
                 self.files.sync_dir(self.directory)
@@ -275,6 +275,7 @@ class LogDisk:
         if self._active is not None and self._out is not None:
             with contextlib.suppress(OSError):
                 self._finish(self._out, self._active)
+                self._out.truncate(self._out.size)
             self._keep(self._active.number, self._index)
             self._out.close()
         self._active = self._out = self._index = None

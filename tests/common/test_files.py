@@ -33,6 +33,17 @@ def test_an_appender_continues_at_the_end_and_cuts(tmp_path: Path) -> None:
     assert path.read_bytes() == b"abcd"
 
 
+def test_reserved_blocks_change_no_size_and_are_given_back(tmp_path: Path) -> None:
+    out = SYSTEM_FILES.create(tmp_path / "log")
+    out.reserve(1 << 20)
+    out.write(b"abc")
+    assert out.size == (tmp_path / "log").stat().st_size == 3
+    out.truncate(out.size)
+    out.close()
+    assert (tmp_path / "log").read_bytes() == b"abc"
+    assert (tmp_path / "log").stat().st_blocks * 512 < 1 << 20
+
+
 def test_a_new_file_never_overwrites(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"kept")
     with pytest.raises(FileExistsError):

@@ -116,6 +116,7 @@ class FailingFile:
         self._owner = owner
         self._file = file
         self.truncate = file.truncate
+        self.reserve = file.reserve
         self.close = file.close
 
     @property
