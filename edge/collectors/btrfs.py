@@ -3,7 +3,7 @@
 import re
 
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, Reading, Skip
-from edge.collectors.files import list_dir, optional_attr, optional_int
+from edge.collectors.files import MAX_DIGITS, list_dir, optional_attr, optional_int
 
 INFO = Desc("node_btrfs_info", GAUGE, "Filesystem information", ("uuid", "label"))
 RESERVE = Desc("node_btrfs_global_rsv_size_bytes", GAUGE, "Size of global reserve.", ("uuid",))
@@ -116,14 +116,18 @@ class BtrfsCollector(Collector):
             text = optional_attr(f"{path}/devinfo/{number}/error_stats", skip) or ""
             for line in text.split("\n"):
                 kind, _, count = line.partition(" ")
-                if kind.endswith("_errs") and count.isdecimal():
+                if kind.endswith("_errs") and count.isdecimal() and len(count) <= MAX_DIGITS:
                     readings.append((ERRORS, (uuid, kind.removesuffix("_errs"), f"devid {number}", ""), float(count)))
         return readings
 
 
 def commit_readings(uuid: str, text: str) -> list[Reading]:
     """Readings of `commits`, `last_commit_ms`, `max_commit_ms`, `total_commit_ms`; none of older kernels."""
-    found = {key: int(n) for key, _, n in (line.partition(" ") for line in text.split("\n")) if n.isdecimal()}
+    found: dict[str, int] = {}
+    for line in text.split("\n"):
+        key, _, number = line.partition(" ")
+        if number.isdecimal() and len(number) <= MAX_DIGITS:
+            found[key] = int(number)
     wanted = (
         (COMMITS, "commits", 1.0),
         (LAST_COMMIT, "last_commit_ms", 1000.0),

@@ -2,7 +2,7 @@
 
 from common.errors import FormatError
 from edge.collectors.base import GAUGE, Collector, Desc, NoDataError, Reading, Skip
-from edge.collectors.files import read_int, read_text
+from edge.collectors.files import integer, read_int, read_text
 
 
 def _desc(name: str, text: str) -> Desc:
@@ -41,7 +41,7 @@ def parse_stats(text: str, skip: Skip) -> list[Reading]:
         if not fields:
             continue
         try:
-            values = [int(field, 16) for field in fields]
+            values = [integer(field, 16) for field in fields]
         except ValueError as err:
             skip(f"nf_conntrack line {number + 2}", err)
             continue

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from common.errors import FormatError
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, Reading, Skip, compile_go, flag
-from edge.collectors.files import list_dir, read_attr, read_int, read_text
+from edge.collectors.files import integer, list_dir, read_attr, read_int, read_text
 
 USER_HZ = 100.0
 """Ticks a second in /proc/stat; fixed in the kernel's user interface (include/uapi/asm-generic/param.h)."""
@@ -103,7 +103,7 @@ def parse_stat(text: str, skip: Skip) -> dict[str, tuple[float, ...]]:
         try:
             if not number.isdecimal() or len(fields) < 4 or len(cpus) >= MAX_CPUS:
                 raise ValueError(f"not a CPU line: {line[:60]!r}")
-            cpus[number] = tuple([int(field) / USER_HZ for field in fields[:10]])
+            cpus[number] = tuple([integer(field) / USER_HZ for field in fields[:10]])
         except ValueError as err:
             skip(f"/proc/stat {name}", err)
     return cpus
@@ -117,7 +117,7 @@ def parse_cpu_list(text: str) -> list[int]:
             continue
         first, _, last = part.partition("-")
         try:
-            low, high = int(first), int(last or first)
+            low, high = integer(first), integer(last or first)
         except ValueError:
             raise FormatError(f"expected a CPU list like 1,3-5, got {text[:40]!r}") from None
         if not 0 <= low <= high < MAX_CPUS:

@@ -58,8 +58,10 @@ class CpufreqCollector(Collector):
                 if value is not None:
                     readings.append((desc, (cpu,), value * 1000.0))
             if governor:
-                available = optional_attr(f"{path}/scaling_available_governors", skip) or governor
-                readings += [(GOVERNOR, (cpu, g), 1.0 if g == governor else 0.0) for g in available.split()]
+                available = (optional_attr(f"{path}/scaling_available_governors", skip) or governor).split()
+                if governor not in available:
+                    available = [governor]  # whatever that list is, it is not one of governors
+                readings += [(GOVERNOR, (cpu, g), 1.0 if g == governor else 0.0) for g in available]
         return readings
 
 

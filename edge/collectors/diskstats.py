@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, DeviceFilter, Reading, Skip, flag
-from edge.collectors.files import read_attr, read_text
+from edge.collectors.files import integer, read_attr, read_text
 
 SECTOR = 512.0
 """Bytes of a sector in /proc/diskstats, whatever the device's own."""
@@ -111,8 +111,8 @@ def parse_diskstats(text: str, wanted: DeviceFilter, skip: Skip) -> list[Disk]:
             columns = rest.split()
             if len(columns) < MIN_FIELDS:
                 raise ValueError(f"expected {MIN_FIELDS} columns or more, got {len(columns)}")
-            int(major), int(minor)
-            values = [int(column) * factor for (_, factor), column in zip(FIELDS, columns, strict=False)]
+            integer(major), integer(minor)
+            values = [integer(column) * factor for (_, factor), column in zip(FIELDS, columns, strict=False)]
         except ValueError as err:
             skip(f"/proc/diskstats {line.strip()[:40]}", err)
         else:
@@ -153,7 +153,7 @@ def udev_readings(disk: Disk, udev: dict[str, str], rotational: str, skip: Skip)
     for desc, key in ATA:
         if key in udev:
             try:
-                readings.append((desc, (disk.name,), float(int(udev[key]))))
+                readings.append((desc, (disk.name,), float(integer(udev[key]))))
             except ValueError as err:
                 skip(f"udev {disk.name} {key}", err)
     return readings

@@ -9,6 +9,8 @@ from edge.collectors.base import Skip
 MAX_FILE = 8 << 20
 """Most bytes read of any file; a longer one is an error, so that a wrong mount cannot eat the memory."""
 
+MAX_DIGITS = 40
+
 _CHUNK = 1 << 16
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC
 
@@ -49,11 +51,18 @@ def read_attr(path: str) -> str:
         os.close(fd)
 
 
+def integer(text: str | bytes, base: int = 10) -> int:
+    """An integer of at most MAX_DIGITS characters; ValueError beyond, as no float and no kernel counter holds it."""
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} characters")
+    return int(text, base)
+
+
 def read_int(path: str) -> int:
     """A sysfs attribute that is one decimal integer; FormatError names the file if it is not."""
     text = read_attr(path)
     try:
-        return int(text)
+        return integer(text)
     except ValueError:
         raise FormatError(f"{path}: expected an integer, got {text[:40]!r}") from None
 
@@ -85,7 +94,7 @@ def optional_int(path: str, skip: Skip, base: int = 10) -> int | None:
     if text is None:
         return None
     try:
-        return int(text, base)
+        return integer(text, base)
     except ValueError as err:
         skip(path, err)
         return None

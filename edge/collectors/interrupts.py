@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from common.errors import FormatError
 from edge.collectors.base import COUNTER, Collector, Desc, DeviceFilter, Reading, Skip, flag
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 INTERRUPTS = Desc("node_interrupts_total", COUNTER, "Interrupt details.", ("cpu", "type", "info", "devices"))
 
@@ -49,7 +49,7 @@ def parse_interrupts(text: str, skip: Skip) -> tuple[list[str], list[Line]]:
             continue
         name = fields[0].rstrip(":")
         try:
-            counts = tuple([float(int(field)) for field in fields[1 : len(cpus) + 1]])
+            counts = tuple([float(integer(field)) for field in fields[1 : len(cpus) + 1]])
         except ValueError as err:
             skip(f"interrupts {name[:40]}", err)
             continue

@@ -2,7 +2,7 @@
 
 from common.errors import FormatError
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, NoDataError, Reading, Skip
-from edge.collectors.files import read_attr, read_int
+from edge.collectors.files import integer, read_attr, read_int
 
 ALLOCATED = Desc("node_filefd_allocated", GAUGE, "File descriptor statistics: allocated.")
 MAXIMUM = Desc("node_filefd_maximum", GAUGE, "File descriptor statistics: maximum.")
@@ -29,7 +29,7 @@ def parse_file_nr(text: str) -> list[Reading]:
     """Allocated and maximum of `allocated free maximum`."""
     fields = text.split()
     try:
-        return [(ALLOCATED, (), float(int(fields[0]))), (MAXIMUM, (), float(int(fields[2])))]
+        return [(ALLOCATED, (), float(integer(fields[0]))), (MAXIMUM, (), float(integer(fields[2])))]
     except (IndexError, ValueError):
         raise FormatError(f"fs/file-nr: expected three integers, got {text[:60]!r}") from None
 

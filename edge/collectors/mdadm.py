@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from common.errors import FormatError
 from edge.collectors.base import GAUGE, Collector, Desc, NoDataError, Reading, Skip
-from edge.collectors.files import list_dir, optional_int, read_text
+from edge.collectors.files import integer, list_dir, optional_int, read_text
 
 _DEVICE = ("device",)
 STATE = Desc("node_md_state", GAUGE, "Indicates the state of md-device.", ("device", "state"))
@@ -63,9 +63,9 @@ def _parse_array(name: str, words: list[str], body: str) -> Array:
     failed = sum("(F)" in word for word in members)
     spare = sum("(S)" in word for word in members)
     disks = _DISKS.search(body)
-    blocks = synced = int(status[1])
+    blocks = synced = integer(status[1])
     if disks is not None:
-        total, active = int(disks[1]), int(disks[2])
+        total, active = integer(disks[1]), integer(disks[2])
     else:
         # raid0 and linear arrays have no map of disks: all their members are needed.
         active = total = len(members) - failed - spare
@@ -74,7 +74,7 @@ def _parse_array(name: str, words: list[str], body: str) -> Array:
     sync = _SYNC.search(body)
     waiting = _WAITING.search(body)
     if sync is not None:
-        state, synced = ACTIVITIES[sync[1]], int(sync[2])
+        state, synced = ACTIVITIES[sync[1]], integer(sync[2])
     elif waiting is not None:
         state = ACTIVITIES[waiting[1]]
         synced = 0

@@ -2,7 +2,7 @@
 
 from common.errors import FormatError
 from edge.collectors.base import GAUGE, Collector, Desc, DescTable, Reading, Skip
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 
 def describe(field: str) -> Desc:
@@ -34,9 +34,9 @@ class MeminfoCollector(Collector):
                 continue
             try:
                 if rest.endswith(" kB"):
-                    value = int(rest[:-3]) * 1024.0
+                    value = integer(rest[:-3]) * 1024.0
                 else:
-                    value = float(int(rest))
+                    value = float(integer(rest))
                 desc = self._known.get(field)
                 if desc is None:
                     desc = self._known[field] = self._descs[clean_field(field) + ("_bytes" if "kB" in rest else "")]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, NoDataError, Reading, Skip
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 from edge.collectors.filesystem import unescape
 
 _MOUNT = ("export", "protocol", "mountaddr")
@@ -184,15 +184,15 @@ def _take(mount: NfsMount, key: str, words: list[str]) -> None:
         options = dict(option.partition("=")[::2] for option in words[0].split(","))
         mount.address = options.get("addr") or options.get("mountaddr", "")
     elif key == "age":
-        mount.age = float(int(words[0]))
+        mount.age = float(integer(words[0]))
     elif key == "bytes":
-        mount.bytes = [float(int(word)) for word in words]
+        mount.bytes = [float(integer(word)) for word in words]
     elif key == "events":
-        mount.events = [float(int(word)) for word in words]
+        mount.events = [float(integer(word)) for word in words]
     elif key == "xprt":
-        mount.transports.append((words[0], [float(int(word)) for word in words[1:]]))
+        mount.transports.append((words[0], [float(integer(word)) for word in words[1:]]))
     elif key.isupper() or "_" in key:
-        mount.operations.append((key, [float(int(word)) for word in words]))
+        mount.operations.append((key, [float(integer(word)) for word in words]))
 
 
 def parse_addresses(mountinfo: str) -> dict[str, str]:

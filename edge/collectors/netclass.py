@@ -1,5 +1,6 @@
 """Properties of network devices (sysfs-class-net)."""
 
+import os
 from dataclasses import dataclass
 
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, DeviceFilter, NoDataError, Reading, Skip, flag
@@ -90,7 +91,7 @@ class NetclassCollector(Collector):
             if self._filter.ignored(name):
                 continue
             index = optional_int(f"{base}/{name}/ifindex", skip)
-            if index is None:
+            if index is None and not os.path.isdir(f"{base}/{name}"):  # noqa: PTH112
                 continue  # bonding_masters is a file, and a device may vanish meanwhile
             stable = known.get(name)
             if stable is None or stable["ifindex"] != index:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from common.errors import FormatError
 from edge.collectors import rtnetlink
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, DescTable, DeviceFilter, Reading, Skip, flag
-from edge.collectors.files import read_attr, read_text
+from edge.collectors.files import integer, read_attr, read_text
 
 ADDRESS = Desc(
     "node_network_address_info",
@@ -80,7 +80,7 @@ def parse_net_dev(text: str, skip: Skip) -> dict[str, dict[str, float]]:
         try:
             if len(fields) != len(FIELDS):
                 raise ValueError(f"expected {len(FIELDS)} columns, got {len(fields)}")
-            devices[device] = dict(zip(FIELDS, [float(int(field)) for field in fields], strict=True))
+            devices[device] = dict(zip(FIELDS, [float(integer(field)) for field in fields], strict=True))
         except ValueError as err:
             skip(f"/proc/net/dev {device[:40]}", err)
     return devices

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 
 from edge.collectors.base import UNTYPED, Collector, Desc, DescTable, DeviceFilter, Reading, Skip, flag
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 FIELDS = (
     "^(.*_(InErrors|InErrs)|Ip_Forwarding|Ip(6|Ext)_(InOctets|OutOctets)|Icmp6?_(InMsgs|OutMsgs)|"
@@ -61,7 +61,7 @@ class NetstatCollector(Collector):
             fields = values.split()
             for index, desc in plan:
                 try:
-                    readings.append((desc, (), float(int(fields[index]))))
+                    readings.append((desc, (), float(integer(fields[index]))))
                 except (IndexError, ValueError) as err:
                     skip(f"netstat {desc.name}", err)
         return readings
@@ -96,7 +96,7 @@ class NetstatCollector(Collector):
             desc = self._six[name]
             if desc is not None:
                 try:
-                    readings.append((desc, (), float(int(fields[1]))))
+                    readings.append((desc, (), float(integer(fields[1]))))
                 except ValueError as err:
                     skip(f"snmp6 {name}", err)
         return readings

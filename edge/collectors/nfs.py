@@ -1,7 +1,7 @@
 """NFS client calls (/proc/net/rpc/nfs, fs/nfs/proc.c; names of procedures by RFC 1094, 1813, 7530, 5661)."""
 
 from edge.collectors.base import COUNTER, Collector, Desc, NoDataError, Reading, Skip
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 PACKETS = Desc(
     "node_nfs_packets_total",
@@ -45,7 +45,7 @@ def parse_nfs(text: str, skip: Skip) -> list[Reading]:
     for line in text.split("\n"):
         key, *fields = line.split() or [""]
         try:
-            values = [float(int(field)) for field in fields]
+            values = [float(integer(field)) for field in fields]
             if key == "net":
                 readings += [(PACKETS, ("udp",), values[1]), (PACKETS, ("tcp",), values[2])]
                 readings.append((CONNECTIONS, (), values[3]))

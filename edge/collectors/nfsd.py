@@ -1,7 +1,7 @@
 """NFS server (/proc/net/rpc/nfsd, fs/nfsd/stats.c; operations of version 4 by their numbers in RFC 7530)."""
 
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, NoDataError, Reading, Skip
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 from edge.collectors.nfs import V2, V3
 
 
@@ -64,7 +64,7 @@ def parse_nfsd(text: str, skip: Skip) -> list[Reading]:
         try:
             # Older kernels follow the threads by a histogram of fractions: only the first number counts.
             fields = rest.split()[:1] if key == "th" else rest.split()
-            values = [float(int(field)) for field in fields]
+            values = [float(integer(field)) for field in fields]
         except ValueError as err:
             skip(f"rpc/nfsd {key}", err)
             continue

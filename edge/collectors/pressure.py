@@ -3,7 +3,7 @@
 import errno
 
 from edge.collectors.base import COUNTER, Collector, Desc, NoDataError, Reading, Skip
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 
 def _desc(name: str, text: str) -> Desc:
@@ -35,7 +35,7 @@ def parse_pressure(resource: str, text: str) -> list[Reading]:
         kind, _, rest = line.partition(" ")
         desc = some if kind == "some" else full if kind == "full" else None
         if desc is not None:
-            readings.append((desc, (), int(rest.rpartition("total=")[2]) / 1000.0 / 1000.0))
+            readings.append((desc, (), integer(rest.rpartition("total=")[2]) / 1000.0 / 1000.0))
     return readings
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 from common.errors import FormatError
 from edge.collectors.base import GAUGE, Collector, Desc, Reading, Skip
-from edge.collectors.files import list_dir, optional_int, read_bytes
+from edge.collectors.files import integer, list_dir, optional_int, read_bytes
 
 THREADS = Desc("node_processes_threads", GAUGE, "Allocated threads in system")
 THREAD_LIMIT = Desc("node_processes_max_threads", GAUGE, "Limit of threads in the system")
@@ -18,7 +18,7 @@ def parse_pid_stat(data: bytes) -> tuple[str, int]:
     """(state, number of threads); the command's name may hold anything, so the last parenthesis counts."""
     fields = data[data.rfind(b")") + 1 :].split()
     try:
-        return fields[0].decode("ascii"), int(fields[17])
+        return fields[0].decode("ascii"), integer(fields[17])
     except (IndexError, ValueError):
         raise FormatError("not a line of /proc/PID/stat") from None
 

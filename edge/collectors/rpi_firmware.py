@@ -13,6 +13,7 @@ from common.units import parse_duration, parse_size
 from edge.collectors.background import BackgroundCollector
 from edge.collectors.base import COUNTER, GAUGE, Desc, NoDataError, Reading, Skip, flag
 from edge.collectors.devicetree import is_raspberry_pi, read_cell
+from edge.collectors.files import integer
 from edge.collectors.rpi_board import RESET_CAUSE, RESET_STATUS, reset_readings
 from edge.collectors.rpi_mailbox import DEVICES, Firmware, FirmwareError, Mailbox, Vcgencmd, open_firmware, parse_hex
 
@@ -121,7 +122,7 @@ def parse_count(answer: str, label: str) -> float:
     for line in answer.split("\n"):
         name, colon, value = line.partition(":")
         if colon and name.strip() == label:
-            return float(int(value))
+            return float(integer(value))
     raise FormatError(f"expected a line `{label}: N`, got {answer[:60]!r}")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from common.errors import FormatError
+from edge.collectors.files import integer
 
 COMMAND_TIMEOUT_SECONDS = 5.0
 MAX_ANSWER = 1024
@@ -121,7 +122,7 @@ def parse_hex(answer: str) -> int:
     """The number of `throttled=0x50005` or `get_rsts=1020`: hexadecimal with or without 0x; FormatError if none."""
     text = answer.strip().rpartition("=")[2]
     try:
-        return int(text, 16)
+        return integer(text, 16)
     except ValueError:
         raise FormatError(f"expected a hexadecimal number, got {answer[:40]!r}") from None
 

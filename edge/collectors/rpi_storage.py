@@ -8,7 +8,7 @@ import re
 
 from common.errors import FormatError
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, NoDataError, Reading, Skip
-from edge.collectors.files import list_dir, optional_attr, optional_int, read_text
+from edge.collectors.files import integer, list_dir, optional_attr, optional_int, read_text
 
 CARD = Desc(
     "rpi_mmc_info",
@@ -49,7 +49,7 @@ def parse_life(text: str) -> list[tuple[str, float]]:
     """(type, ratio) of `0x02 0x01`: n means at most n tenths, 0 not defined; FormatError if it is no pair of those."""
     fields = text.split()
     try:
-        values = [int(field, 16) for field in fields]
+        values = [integer(field, 16) for field in fields]
     except ValueError:
         values = []
     if len(values) != 2 or not all(0 <= value <= 0x0B for value in values):

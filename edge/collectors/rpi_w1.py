@@ -8,7 +8,7 @@ from common.errors import ConfigError, FormatError
 from common.units import parse_duration
 from edge.collectors.background import BackgroundCollector
 from edge.collectors.base import GAUGE, Desc, NoDataError, Reading, Skip, flag
-from edge.collectors.files import list_dir, read_attr
+from edge.collectors.files import integer, list_dir, read_attr
 
 _SENSOR = ("sensor",)
 TEMPERATURE = Desc("rpi_w1_temperature_celsius", GAUGE, "Temperature by a 1-wire thermometer.", _SENSOR)
@@ -44,7 +44,7 @@ def parse_temperature(text: str) -> float:
     if not number:
         raise FormatError("empty: the sensor is gone")
     try:
-        celsius = int(number) / 1000.0
+        celsius = integer(number) / 1000.0
     except ValueError:
         raise FormatError(f"expected milli-degrees, got {text[:40]!r}") from None
     if not LOWEST <= celsius <= HIGHEST:

@@ -1,7 +1,7 @@
 """Scheduler time of each CPU (kernel: Documentation/scheduler/sched-stats.rst)."""
 
 from edge.collectors.base import COUNTER, Collector, Desc, NoDataError, Reading, Skip
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 NS = 1e9
 _CPU = ("cpu",)
@@ -24,7 +24,7 @@ def parse_schedstat(text: str, skip: Skip) -> list[Reading]:
             continue
         cpu = (fields[0][3:],)
         try:
-            running, waiting, slices = (int(field) for field in fields[7:10])
+            running, waiting, slices = (integer(field) for field in fields[7:10])
         except ValueError as err:
             skip(f"schedstat {fields[0][:40]}", err)
             continue

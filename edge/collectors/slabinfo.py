@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from edge.collectors.base import GAUGE, Collector, Desc, DeviceFilter, Reading, Skip, flag
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 _SLAB = ("slab",)
 COLUMNS = (
@@ -41,7 +41,7 @@ def parse_slabinfo(text: str, skip: Skip) -> list[tuple[str, tuple[float, ...]]]
             continue
         name, *fields = line.split()
         try:
-            values = tuple(float(int(field)) for field in fields[:5])
+            values = tuple(float(integer(field)) for field in fields[:5])
             if len(values) < 5:
                 raise ValueError(f"expected 5 columns or more, got {len(values)}")
         except ValueError as err:

@@ -1,7 +1,7 @@
 """Sockets by protocol (/proc/net/sockstat and sockstat6, net/ipv4/proc.c)."""
 
 from edge.collectors.base import GAUGE, Collector, Desc, DescTable, NoDataError, Reading, Skip
-from edge.collectors.files import page_size, read_text
+from edge.collectors.files import integer, page_size, read_text
 
 USED = Desc("node_sockstat_sockets_used", GAUGE, "Number of IPv4 sockets in use.")
 
@@ -45,7 +45,7 @@ class SockstatCollector(Collector):
             fields = rest.split()
             for state, number in zip(fields[::2], fields[1::2], strict=False):
                 try:
-                    value = float(int(number))
+                    value = float(integer(number))
                 except ValueError as err:
                     skip(f"sockstat {protocol[:20]} {state[:20]}", err)
                     continue

@@ -2,7 +2,7 @@
 
 from common.errors import FormatError
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, Reading, Skip
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 _CPU = ("cpu",)
 COLUMNS = (
@@ -53,7 +53,7 @@ def parse_softnet(text: str, skip: Skip) -> list[Reading]:
         if not fields:
             continue
         try:
-            values = [int(field, 16) for field in fields]
+            values = [integer(field, 16) for field in fields]
             if len(values) < MIN_COLUMNS:
                 raise ValueError(f"expected {MIN_COLUMNS} columns or more, got {len(values)}")
         except ValueError as err:

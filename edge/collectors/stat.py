@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from common.errors import FormatError
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, Reading, Skip, flag
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 LINES = {
     "intr": Desc("node_intr_total", COUNTER, "Total number of interrupts serviced."),
@@ -33,10 +33,10 @@ def parse_stat(text: str, with_softirqs: bool, skip: Skip) -> list[Reading]:
         desc = LINES.get(key)
         try:
             if desc is not None:
-                readings.append((desc, (), float(int(rest.partition(" ")[0]))))
+                readings.append((desc, (), float(integer(rest.partition(" ")[0]))))
             elif key == "softirq" and with_softirqs:
                 counts = rest.split()[1:]
-                readings += [(SOFTIRQS, (v,), float(int(n))) for v, n in zip(VECTORS, counts, strict=False)]
+                readings += [(SOFTIRQS, (v,), float(integer(n))) for v, n in zip(VECTORS, counts, strict=False)]
         except ValueError as err:
             skip(f"/proc/stat {key}", err)
     return readings

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from common.errors import ConfigError
 from edge.collectors.base import GAUGE, UNTYPED, Collector, Desc, Reading, Skip, flag
-from edge.collectors.files import read_attr
+from edge.collectors.files import integer, read_attr
 
 INFO = Desc("node_sysctl_info", GAUGE, "sysctl info", ("name", "value", "index"))
 
@@ -53,7 +53,7 @@ def parameter(text: str) -> Parameter:
 
 def parameter_readings(wanted: Parameter, text: str) -> list[Reading]:
     """Readings of the numbers in the parameter's file; ValueError if one is no number."""
-    values = [float(int(value)) for value in text.split()]
+    values = [float(integer(value)) for value in text.split()]
     if wanted.fields:
         return [(desc, (), values[index]) for index, desc in wanted.fields if index < len(values)]
     if len(values) == 1:

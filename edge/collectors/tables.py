@@ -2,7 +2,7 @@
 
 from common.errors import FormatError
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, NoDataError, Reading, Skip
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 BLOCKS = Desc("node_buddyinfo_blocks", GAUGE, "Count of free blocks according to size.", ("node", "zone", "size"))
 # The second help text is the first one's upstream too; the two differ in meaning only.
@@ -22,7 +22,7 @@ def parse_buddyinfo(text: str, skip: Skip) -> list[Reading]:
             if len(fields) < 5 or fields[0] != "Node" or fields[2] != "zone":
                 raise ValueError("expected `Node N, zone NAME` and counts")
             node, zone = fields[1].rstrip(","), fields[3]
-            readings += [(BLOCKS, (node, zone, str(size)), float(int(n))) for size, n in enumerate(fields[4:])]
+            readings += [(BLOCKS, (node, zone, str(size)), float(integer(n))) for size, n in enumerate(fields[4:])]
         except ValueError as err:
             skip(f"buddyinfo {line[:40]}", err)
     return readings
@@ -36,7 +36,7 @@ def parse_cgroups(text: str, skip: Skip) -> list[Reading]:
             continue
         try:
             name, _, number, enabled = line.split()
-            readings += [(CGROUPS, (name,), float(int(number))), (ENABLED, (name,), float(int(enabled)))]
+            readings += [(CGROUPS, (name,), float(integer(number))), (ENABLED, (name,), float(integer(enabled)))]
         except ValueError as err:
             skip(f"cgroups {line[:40]}", err)
     return readings
@@ -54,7 +54,7 @@ def parse_softirqs(text: str, skip: Skip) -> list[Reading]:
         if not colon:
             continue
         try:
-            counts = [float(int(value)) for value in values.split()]
+            counts = [float(integer(value)) for value in values.split()]
         except ValueError as err:
             skip(f"softirqs {kind.strip()[:40]}", err)
             continue

@@ -1,7 +1,7 @@
 """Bytes that wait in UDP sockets (proc_pid_net(5), udp and udp6)."""
 
 from edge.collectors.base import GAUGE, Collector, Desc, NoDataError, Reading, Skip
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 QUEUES = Desc(
     "node_udp_queues",
@@ -20,7 +20,7 @@ def parse_udp(text: str, skip: Skip) -> tuple[int, int]:
             continue
         try:
             tx, _, rx = fields[4].partition(":")
-            sent, received = sent + int(tx, 16), received + int(rx, 16)
+            sent, received = sent + integer(tx, 16), received + integer(rx, 16)
         except (IndexError, ValueError) as err:
             skip("udp socket", err)
     return sent, received

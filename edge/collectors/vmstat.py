@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from edge.collectors.base import UNTYPED, Collector, Desc, DescTable, DeviceFilter, Reading, Skip, flag
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class VmstatCollector(Collector):
             field, _, value = line.partition(" ")
             if field and not self._fields.ignored(field):
                 try:
-                    readings.append((self._descs[field], (), float(int(value))))
+                    readings.append((self._descs[field], (), float(integer(value))))
                 except ValueError as err:
                     skip(f"/proc/vmstat {field[:40]}", err)
         return readings

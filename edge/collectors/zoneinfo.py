@@ -4,7 +4,7 @@ import re
 
 from common.errors import FormatError
 from edge.collectors.base import COUNTER, GAUGE, Collector, Desc, DescTable, Reading, Skip
-from edge.collectors.files import read_text
+from edge.collectors.files import integer, read_text
 
 _LABELS = ("node", "zone")
 
@@ -99,9 +99,9 @@ class ZoneinfoCollector(Collector):
             try:
                 if fields[0] == "protection:":
                     values = line.partition("(")[2].rpartition(")")[0].split(",")
-                    readings += [(self._protection[str(i)], labels, float(int(v))) for i, v in enumerate(values)]
+                    readings += [(self._protection[str(i)], labels, float(integer(v))) for i, v in enumerate(values)]
                 elif fields[0] in FIELDS:
-                    readings.append((FIELDS[fields[0]], labels, float(int(fields[1]))))
+                    readings.append((FIELDS[fields[0]], labels, float(integer(fields[1]))))
             except ValueError as err:
                 skip(f"zoneinfo {labels[1]} {fields[0]}", err)
         return readings
