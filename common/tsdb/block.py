@@ -20,11 +20,11 @@ from common.frames.varint import Reader, put_text, put_uvarint
 from common.labels import Labels, Matcher
 from common.sample import MetricMeta
 from common.tsdb.cache import DecodeCache
-from common.tsdb.index import Interner, LabelCache, Name, RowIndex
+from common.tsdb.index import Interner, LabelCache, Name, RowIndex, Target
 from common.tsdb.ints import get_ints, put_ints
 from common.tsdb.join import Line, Piece
 from common.tsdb.rows import Group
-from common.tsdb.timelines import Times, decode_timelines
+from common.tsdb.timelines import decode_timelines
 
 MAGIC: Final = b"BRk\xb1"
 VERSION: Final = 1
@@ -182,15 +182,6 @@ def read_footer(descriptor: int, size: int, what: str) -> tuple[int, Footer]:
     return number, footer
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Metric:
-    """A metric ready to be searched: prints of its series, uint64 [series]."""
-
-    entry: MetricEntry
-    index: RowIndex
-    prints: NDArray[np.uint64]
-
-
 class Block:
     """A block opened for reading; its file may be unlinked meanwhile. Safe for many threads."""
 
@@ -211,15 +202,37 @@ class Block:
             self.close()
             raise
         self._targets = [interner.target(labels) for labels in self.index.targets]
-        target_prints = np.array([target.print for target in self._targets], np.uint64)
-        self._metrics: list[_Metric] = []
+        self._rows = [interner.rows(entry.schema) for entry in self.index.metrics]
         self._by_name: dict[str, list[int]] = {}
-        nothing = interner.target(Labels())
-        for entry in self.index.metrics:
-            rows = interner.rows(entry.schema)
-            prints = rows.prints(nothing)[entry.row] + target_prints[entry.target]
-            self._by_name.setdefault(entry.schema.name, []).append(len(self._metrics))
-            self._metrics.append(_Metric(entry, rows, prints))
+        for number, entry in enumerate(self.index.metrics):
+            self._by_name.setdefault(entry.schema.name, []).append(number)
+        self._arrange(interner.target(Labels()))
+
+    def _arrange(self, nothing: Target) -> None:
+        """Put series and groups of all metrics side by side: matchers then cost a few array calls for all of them."""
+        entries = self.index.metrics
+        target_prints = np.array([target.print for target in self._targets], np.uint64)
+        self._series_at = np.cumsum([0, *(len(entry.row) for entry in entries)])
+        self._row = _short([entry.row for entry in entries])
+        self._target = _short([entry.target for entry in entries])
+        prints = [rows.prints(nothing)[entry.row] for rows, entry in zip(self._rows, entries, strict=True)]
+        self._prints = (np.concatenate(prints) if prints else np.empty(0, np.uint64)) + target_prints[self._target]
+        self._offset = _joined([entry.offset for entry in entries])
+        self._length = _joined([entry.length for entry in entries])
+        places = np.cumsum([0, *(len(entry.series) for entry in entries)])
+        self._place_at = places
+        self._series = _short(
+            [entry.series + first for entry, first in zip(entries, self._series_at.tolist(), strict=False)]
+        )
+        self._line_of = _short([entry.line for entry in entries])
+        self._start = _joined(
+            [entry.start[:-1] + first for entry, first in zip(entries, places.tolist(), strict=False)]
+        )
+        sizes = np.diff(self._start, append=len(self._series))
+        self._group_of = np.repeat(np.arange(len(self._start), dtype=np.int32), sizes)
+        # The arrays of each metric are not needed any more.
+        self._schemas = [(entry.schema, entry.cells) for entry in entries]
+        self.index.metrics = []
 
     def close(self) -> None:
         """Release the file at once (else with the last reference); idempotent."""
@@ -238,14 +251,14 @@ class Block:
     def metrics(self) -> dict[str, int]:
         """Metric names with a bound of their cells (samples)."""
         found: dict[str, int] = {}
-        for metric in self._metrics:
-            found[metric.entry.schema.name] = found.get(metric.entry.schema.name, 0) + metric.entry.cells
+        for schema, cells in self._schemas:
+            found[schema.name] = found.get(schema.name, 0) + cells
         return found
 
     def meta(self) -> Iterator[MetricMeta]:
         """Metadata stored with the metrics."""
-        for metric in self._metrics:
-            yield from metric.entry.schema.meta
+        for schema, _ in self._schemas:
+            yield from schema.meta
 
     def _part(self, offset: int, length: int, what: str) -> bytes:
         data = os.pread(self._descriptor, length, offset)
@@ -253,17 +266,18 @@ class Block:
             raise FormatError(f"{self.path.name}: {what} is cut")
         return unpack_part(data, f"{self.path.name}: {what} at {offset}")
 
-    def _lines(self, part: int) -> list[Times]:
-        def load() -> tuple[list[Times], int]:
+    def _lines(self, part: int) -> list[Line]:
+        def load() -> tuple[list[Line], int]:
             index = self.index
             body = self._part(int(index.part_offset[part]), int(index.part_length[part]), "timelines")
-            lines = decode_timelines(body)
-            return lines, sum(times.nbytes + 100 for times, _ in lines)
+            arrival = BEFORE_HEAD + self.footer.rank
+            lines = [Line(times, stale, arrival) for times, stale in decode_timelines(body)]
+            return lines, sum(line.timestamps.nbytes + 200 for line in lines)
 
-        lines: list[Times] = self._cache.get((self._serial, "lines", part), load)
+        lines: list[Line] = self._cache.get((self._serial, "lines", part), load)
         return lines
 
-    def _line(self, number: int) -> Times:
+    def _line(self, number: int) -> Line:
         return self._lines(number // LINES_PER_PART)[number % LINES_PER_PART]
 
     def _group(self, offset: int, length: int) -> Group:
@@ -287,130 +301,178 @@ class Block:
         values: NDArray[np.float64] = self._cache.get(key, load)
         return values if len(rows) == len(values) and (np.diff(rows) == 1).all() else values[rows]
 
-    def match(self, matchers: Sequence[Matcher]) -> Iterator[tuple[int, NDArray[np.intp]]]:
-        """Entries of the index and their series (ascending) that satisfy every matcher."""
-        outcomes = np.array([target.outcomes(matchers) for target in self._targets], np.bool_).reshape(
-            len(self._targets), len(matchers)
-        )
+    def match(self, matchers: Sequence[Matcher]) -> NDArray[np.intp]:
+        """Numbers of the series that satisfy every matcher, ascending."""
         named = [m for m in matchers if m.name == "__name__"]
+        others = [m for m in matchers if m.name != "__name__"]
         exact = next((m.value for m in named if m.type == "="), None)
-        candidates = self._by_name if exact is None else [exact]
-        numbers = [number for name in candidates for number in self._by_name.get(name, ())]
-        for number in numbers:
-            metric = self._metrics[number]
-            if not all(m.matches(metric.entry.schema.name) for m in named):
-                continue
-            chosen = np.ones(len(metric.entry.row), np.bool_)
-            for k, matcher in enumerate(matchers):
-                if matcher.name == "__name__":
-                    continue
-                hit = outcomes[metric.entry.target, k]
-                column = metric.index.columns().get(matcher.name)
+        names = self._by_name if exact is None else [exact]
+        chosen = [
+            number for name in names if all(m.matches(name) for m in named) for number in self._by_name.get(name, ())
+        ]
+        if not chosen:
+            return np.empty(0, np.intp)
+        mask = np.zeros(len(self._row), np.bool_)
+        if len(chosen) == len(self._rows):
+            mask[:] = True
+        else:
+            for number in chosen:
+                mask[self._series_at[number] : self._series_at[number + 1]] = True
+        low, high = int(self._series_at[min(chosen)]), int(self._series_at[max(chosen) + 1])
+        outcomes = [target.outcomes(others) for target in self._targets]
+        for k, matcher in enumerate(others):
+            hit = np.array([each[k] for each in outcomes], np.bool_)[self._target[low:high]]
+            for number in chosen:
+                column = self._rows[number].columns().get(matcher.name)
                 if column is not None:
-                    rows = column.match(matcher, False)
-                    hit = np.where(column.codes[metric.entry.row] < 0, hit, rows[metric.entry.row])
-                chosen &= hit
-            series = np.flatnonzero(chosen)
-            if len(series):
-                yield number, series
+                    mine = slice(int(self._series_at[number]), int(self._series_at[number + 1]))
+                    rows = self._row[mine]
+                    here = slice(mine.start - low, mine.stop - low)
+                    hit[here] = np.where(column.codes[rows] < 0, hit[here], column.match(matcher, False)[rows])
+            mask[low:high] &= hit
+        return low + np.flatnonzero(mask[low:high])
+
+    def of_metrics(self, names: Container[str]) -> NDArray[np.intp]:
+        """Numbers of all series of metrics with these names, ascending."""
+        found = [
+            np.arange(self._series_at[number], self._series_at[number + 1])
+            for number, (schema, _) in enumerate(self._schemas)
+            if schema.name in names
+        ]
+        return np.concatenate(found) if found else np.empty(0, np.intp)
+
+    @property
+    def series(self) -> int:
+        """How many series it has."""
+        return len(self._row)
+
+    def names(self, series: NDArray[np.intp]) -> list[Name]:
+        """Places of some series."""
+        metrics = (np.searchsorted(self._series_at, series, "right") - 1).tolist()
+        rows, targets = self._row[series].tolist(), self._target[series].tolist()
+        return [(self._rows[m], row, self._targets[t]) for m, row, t in zip(metrics, rows, targets, strict=True)]
+
+    def labels(self, series: NDArray[np.intp], cache: LabelCache) -> list[Labels]:
+        """Label sets of some series."""
+        return cache.many(self.names(series))
 
     def label_names(self, matchers: Sequence[Matcher]) -> set[str]:
         """Names of labels of series that satisfy every matcher."""
+        series = self.match(matchers)
         names: set[str] = set()
-        for number, series in self.match(matchers):
-            metric = self._metrics[number]
-            for row in np.unique(metric.entry.row[series]).tolist():
-                names.update(name for name, _ in metric.index.rows[row].pairs)
-            for target in np.unique(metric.entry.target[series]).tolist():
-                names |= self._targets[target].names
+        for index, rows in self._rows_of(series):
+            names.update(name for row in rows for name, _ in index.rows[row].pairs)
+        for target in np.unique(self._target[series]).tolist():
+            names |= self._targets[target].names
         return names
 
     def label_values(self, name: str, matchers: Sequence[Matcher]) -> set[str]:
         """Values of a label of series that satisfy every matcher ('' where it is missing)."""
-        values: set[str] = set()
-        for number, series in self.match(matchers):
-            metric = self._metrics[number]
-            column = metric.index.columns().get(name)
-            has = np.zeros(len(series), np.bool_) if column is None else column.codes[metric.entry.row[series]] >= 0
-            for row in np.unique(metric.entry.row[series[has]]).tolist():
-                values.add(metric.index.rows[row].get(name))
-            for target in np.unique(metric.entry.target[series[~has]]).tolist():
+        series = self.match(matchers)
+        values = {index.rows[row].get(name) for index, rows in self._rows_of(series) for row in rows}
+        if "" in values:
+            has = np.zeros(len(self._row), np.bool_)
+            for number, index in enumerate(self._rows):
+                column = index.columns().get(name)
+                if column is not None:
+                    mine = slice(int(self._series_at[number]), int(self._series_at[number + 1]))
+                    has[mine] = column.codes[self._row[mine]] >= 0
+            for target in np.unique(self._target[series[~has[series]]]).tolist():
                 values.add(self._targets[target].values.get(name, ""))
         return values
 
-    def all(self, names: Container[str]) -> Iterator[tuple[int, NDArray[np.intp]]]:
-        """Entries of the index and all their series, of metrics with these names."""
-        for number, metric in enumerate(self._metrics):
-            if metric.entry.schema.name in names:
-                yield number, np.arange(len(metric.entry.row), dtype=np.intp)
+    def _rows_of(self, series: NDArray[np.intp]) -> Iterator[tuple[RowIndex, list[int]]]:
+        """Distinct rows of each metric that some series have."""
+        metrics = np.searchsorted(self._series_at, series, "right") - 1
+        for metric in np.unique(metrics).tolist():
+            yield self._rows[metric], np.unique(self._row[series[metrics == metric]]).tolist()
 
-    def mask(self, metric: int, series: NDArray[np.intp]) -> NDArray[np.bool_]:
-        """Which of all series of an entry are among `series`."""
-        out = np.zeros(len(self._metrics[metric].entry.row), np.bool_)
-        out[series] = True
-        return out
-
-    def names(self, metric: int, series: NDArray[np.intp]) -> list[Name]:
-        """Places of some series of a metric."""
-        found = self._metrics[metric]
-        rows, targets = found.entry.row[series].tolist(), found.entry.target[series].tolist()
-        return [(found.index, row, self._targets[target]) for row, target in zip(rows, targets, strict=True)]
-
-    def labels(self, metric: int, series: NDArray[np.intp], cache: LabelCache) -> list[Labels]:
-        """Label sets of some series of a metric."""
-        return cache.many(self.names(metric, series))
-
-    def pieces(
-        self, metric: int, series: NDArray[np.intp], start: int, end: int
-    ) -> Iterator[tuple[NDArray[np.intp], Piece[int]]]:
+    def pieces(self, series: NDArray[np.intp], start: int, end: int) -> Iterator[tuple[NDArray[np.intp], Piece[int]]]:
         """Series of each group between two times (inclusive), and the group as a piece whose labels are positions."""
-        found = self._metrics[metric]
-        entry = found.entry
-        wanted = np.zeros(len(entry.row), np.bool_)
+        if not len(series):
+            return
+        # Entries stand in order of metric, so the first and the last series bound them.
+        first_metric, last_metric = (np.searchsorted(self._series_at, series[[0, -1]], "right") - 1).tolist()
+        low, high = int(self._place_at[first_metric]), int(self._place_at[last_metric + 1])
+        wanted = np.zeros(len(self._row), np.bool_)
         wanted[series] = True
-        for g in np.flatnonzero((entry.first <= end) & (entry.last >= start)).tolist():
-            low, high = int(entry.start[g]), int(entry.start[g + 1])
-            members, lines = entry.series[low:high], entry.line[low:high]
-            keep = np.flatnonzero(
-                wanted[members] & (self.index.line_first[lines] <= end) & (self.index.line_last[lines] >= start)
-            )
-            if not len(keep):
-                continue
-            used, line_of = np.unique(lines[keep], return_inverse=True)
-            cut = [self._cut(int(number), start, end) for number in used]
-            number = np.cumsum([bool(len(line.timestamps)) for line, _ in cut]) - 1
-            alive = np.array([bool(len(line.timestamps)) for line, _ in cut])[line_of]
-            keep, line_of = keep[alive], number[line_of[alive]]
-            if not len(keep):
-                continue
-            kept = [(line, skip) for line, skip in cut if len(line.timestamps)]
-            reader = _GroupValues(
-                self, int(entry.offset[g]), int(entry.length[g]), keep, line_of,
-                np.array([skip for _, skip in kept], np.intp), max(len(line.timestamps) for line, _ in kept),
-            )  # fmt: skip
-            chosen = members[keep].astype(np.intp)
-            yield (
-                chosen,
-                Piece(
-                    found.prints[chosen], [line for line, _ in kept], line_of, reader.read, lambda rows: rows.tolist()
-                ),
-            )
+        keep = wanted[self._series[low:high]]
+        whole = start <= self.min and end >= self.max
+        if not whole:
+            lines = self._line_of[low:high]
+            keep &= (self.index.line_first[lines] <= end) & (self.index.line_last[lines] >= start)
+        places = low + np.flatnonzero(keep)
+        if not len(places):
+            return
+        groups = self._group_of[places]
+        bounds = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(places)]
+        known: dict[int, tuple[Line, int]] = {}
+        for begin, stop in itertools.pairwise(bounds):
+            mine = places[begin:stop]
+            piece = self._piece(int(groups[begin]), mine, start, end, known)
+            if piece is not None:
+                yield piece
 
-    def _cut(self, number: int, start: int, end: int) -> tuple[Line, int]:
-        times, stale = self._line(number)
-        low, high = int(np.searchsorted(times, start, "left")), int(np.searchsorted(times, end, "right"))
-        if stale is not None:
-            stale = stale[low:high]
-            stale = stale if stale.any() else None
-        return Line(times[low:high], stale, BEFORE_HEAD + self.footer.rank), low
+    def _piece(
+        self, group: int, places: NDArray[np.intp], start: int, end: int, known: dict[int, tuple[Line, int]]
+    ) -> tuple[NDArray[np.intp], Piece[int]] | None:
+        numbers = self._line_of[places]
+        if (numbers == numbers[0]).all():
+            used, line_of = numbers[:1], np.zeros(len(places), np.intp)
+        else:
+            used, line_of = np.unique(numbers, return_inverse=True)
+        cut = []
+        for number in used.tolist():
+            found = known.get(number)
+            if found is None:
+                line = self._line(number)
+                inside = start <= line.timestamps[0] and line.timestamps[-1] <= end
+                found = known[number] = (line, 0) if inside else _cut(line, start, end)
+            cut.append(found)
+        if not all(len(line.timestamps) for line, _ in cut):
+            alive = np.array([bool(len(line.timestamps)) for line, _ in cut])
+            rows = np.flatnonzero(alive[line_of])
+            if not len(rows):
+                return None
+            places, line_of = places[rows], (np.cumsum(alive) - 1)[line_of[rows]]
+            cut = [each for each in cut if len(each[0].timestamps)]
+        lines, skips = [line for line, _ in cut], [skip for _, skip in cut]
+        reader = _GroupValues(
+            self, int(self._offset[group]), int(self._length[group]), places - self._start[group], line_of,
+            np.array(skips, np.intp), max(len(line.timestamps) for line in lines),
+        )  # fmt: skip
+        chosen = self._series[places].astype(np.intp)
+        return chosen, Piece(self._prints[chosen], lines, line_of, reader.read, _positions)
 
     def verify(self) -> None:
         """Read every part; FormatError at the first that is damaged."""
-        for metric in self.index.metrics:
-            for offset, length in zip(metric.offset.tolist(), metric.length.tolist(), strict=True):
-                Group(self._part(offset, length, "row group")).decode()
+        for offset, length in zip(self._offset.tolist(), self._length.tolist(), strict=True):
+            Group(self._part(offset, length, "row group")).decode()
         for part in range(len(self.index.part_offset)):
             self._part(int(self.index.part_offset[part]), int(self.index.part_length[part]), "timelines")
+
+
+def _positions(rows: NDArray[np.intp]) -> list[int]:
+    found: list[int] = rows.tolist()
+    return found
+
+
+def _cut(line: Line, start: int, end: int) -> tuple[Line, int]:
+    """The line between two times (inclusive), and how many slots come before that."""
+    times, stale = line.timestamps, line.stale
+    low, high = int(np.searchsorted(times, start, "left")), int(np.searchsorted(times, end, "right"))
+    if stale is not None:
+        stale = stale[low:high]
+        stale = stale if stale.any() else None
+    return Line(times[low:high], stale, line.arrival), low
+
+
+def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate(arrays) if arrays else np.empty(0, np.int64)
+
+
+def _short(arrays: list[NDArray[np.int64]]) -> NDArray[np.int32]:
+    return _joined(arrays).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -428,6 +490,8 @@ class _GroupValues:
     def read(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """[len(rows), at least the longest line]."""
         values = self.block._values(self.offset, self.length, self.members[rows])
+        if len(self.skip) == 1:
+            return values[:, int(self.skip[0]) :]
         skip = self.skip[self.line_of[rows]]
         if (skip == skip[0]).all():
             return values[:, int(skip[0]) :]

@@ -249,10 +249,9 @@ class BlockOrigin:
 
     def pieces(self, metrics: frozenset[str]) -> Iterator[Piece[Name]]:
         """As Origin.pieces."""
-        for metric, series in self.block.all(metrics):
-            gone = _gone(self.block, self.deletions, metric)
-            for members, piece in self.block.pieces(metric, series, self.block.min, self.block.max):
-                yield _punch(_renamed(piece, self.block.names(metric, members)), members, gone)
+        gone = _gone(self.block, self.deletions)
+        for members, piece in self.block.pieces(self.block.of_metrics(metrics), self.block.min, self.block.max):
+            yield _punch(_renamed(piece, self.block.names(members)), members, gone)
 
 
 def _renamed(piece: Piece[int], names: list[Name]) -> Piece[Name]:
@@ -270,24 +269,23 @@ def block_pieces(
     cache: LabelCache,
 ) -> Iterator[Piece[Labels]]:
     """What a query reads from a block."""
-    for metric, series in block.match(matchers):
-        gone = _gone(block, deletions, metric)
-        for members, piece in block.pieces(metric, series, start, end):
-            labels = _Labelled(block, metric, members, cache).read
-            named = Piece(piece.prints, piece.lines, piece.line_of, piece.values, labels)
-            yield _punch(named, members, gone)
+    gone = _gone(block, deletions)
+    for members, piece in block.pieces(block.match(matchers), start, end):
+        labels = _Labelled(block, members, cache).read
+        named = Piece(piece.prints, piece.lines, piece.line_of, piece.values, labels)
+        yield _punch(named, members, gone) if gone else named
 
 
 Gone = list[tuple[NDArray[np.bool_], int, int]]
 
 
-def _gone(block: Block, deletions: Sequence[Deletion], metric: int) -> Gone:
-    """For each deletion that concerns an entry of the index: which of its series, from when to when."""
+def _gone(block: Block, deletions: Sequence[Deletion]) -> Gone:
+    """For each deletion: which series of the block it concerns (bool), from when to when."""
     found = []
     for each in deletions:
-        series = dict(block.match(each.matchers)).get(metric)
-        if series is not None:
-            found.append((block.mask(metric, series), each.start, each.end))
+        mask = np.zeros(block.series, np.bool_)
+        mask[block.match(each.matchers)] = True
+        found.append((mask, each.start, each.end))
     return found
 
 
@@ -299,9 +297,8 @@ def _punch(piece: Piece[L], members: NDArray[np.intp], gone: Gone) -> Piece[L]:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Labelled:
     block: Block
-    metric: int
     members: NDArray[np.intp]
     cache: LabelCache
 
     def read(self, rows: NDArray[np.intp]) -> list[Labels]:
-        return self.block.labels(self.metric, self.members[rows], self.cache)
+        return self.block.labels(self.members[rows], self.cache)

@@ -83,15 +83,22 @@ def join_rows(
     pieces = [piece for piece in pieces if len(piece.prints)]
     if not pieces:
         return
-    lines = [line for piece in pieces for line in piece.lines]
+    # Pieces of one block share lines: rows on the same lines are then one sequence, with one timeline.
+    numbers: dict[int, int] = {}
+    lines: list[Line] = []
+    for piece in pieces:
+        for each in piece.lines:
+            if numbers.setdefault(id(each), len(lines)) == len(lines):
+                lines.append(each)
     length = np.array([len(line.timestamps) for line in lines], dtype=np.intp)
     first = np.array([line.timestamps[0] for line in lines], dtype=np.int64)
     sizes = [len(piece.prints) for piece in pieces]
     prints = np.concatenate([piece.prints for piece in pieces])
     piece_of = np.repeat(np.arange(len(pieces)), sizes)
     local = np.concatenate([np.arange(size) for size in sizes])
-    bases = np.cumsum([0, *(len(piece.lines) for piece in pieces[:-1])])
-    line = np.concatenate([piece.line_of + base for piece, base in zip(pieces, bases, strict=True)])
+    line = np.concatenate(
+        [np.array([numbers[id(each)] for each in piece.lines], np.intp)[piece.line_of] for piece in pieces]
+    )
 
     # Entries (a row of a piece) sorted by series, in order of first appearance, and by time inside a series.
     unique, where, inverse = np.unique(prints, return_index=True, return_inverse=True)

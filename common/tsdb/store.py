@@ -568,8 +568,7 @@ class Store:
         for each in matchers or ((),):
             blocks, chosen = self._look(each, start, end)
             for block, _ in blocks:
-                for metric, series in block.match(each):
-                    found.update(block.labels(metric, series, self._label_cache))
+                found.update(block.labels(block.match(each), self._label_cache))
             found.update(chosen.series(each, self._label_cache))
         return sorted(found)
 

@@ -78,10 +78,9 @@ def built(folder: Path, lots: list[Lot], number: int = 1) -> Block:
 def read(block: Block, start: int, end: int, *matchers: Matcher) -> dict:
     cache = LabelCache()
     pieces = []
-    for metric, series in block.match(matchers):
-        for members, piece in block.pieces(metric, series, start, end):
-            labels = block.labels(metric, members, cache)
-            pieces.append(Piece(piece.prints, piece.lines, piece.line_of, piece.values, picker(labels)))
+    for members, piece in block.pieces(block.match(matchers), start, end):
+        labels = block.labels(members, cache)
+        pieces.append(Piece(piece.prints, piece.lines, piece.line_of, piece.values, picker(labels)))
     return read_all(join(pieces))
 
 
