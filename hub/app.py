@@ -44,6 +44,7 @@ from hub.intake.http import session
 from hub.intake.pull import AgentClient, Puller
 from hub.intake.remote_write import Receiver
 from hub.intake.scrape import ScrapeManager, TargetScraper
+from hub.memory import sized, total
 from hub.metrics import IntakeMetrics, add_views, make_registry
 from hub.options import Options
 from hub.rules import RowWriter, RuleManager, RuleOptions, evaluator, store_writers
@@ -144,7 +145,7 @@ class Hub:
         """Whether the last attempt to load the configuration succeeded."""
         self._socket = bind(*options.listen, "Prometheus or another bramble-hub")
         try:
-            self._store_options = StoreOptions(retention_ms=options.retention_ms)
+            self._store_options = sized(StoreOptions(retention_ms=options.retention_ms), total())
             self._store = Store.open(options.data, self._store_options, clock)
         except BaseException:
             self._socket.close()

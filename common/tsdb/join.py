@@ -16,6 +16,8 @@ from common.tsdb.querier import Budget, RowBatch, Timeline
 
 L = TypeVar("L")
 
+_ALONE = np.zeros(1, np.intp)
+
 MAX_CELLS = 1 << 20
 """Cells of a batch, unless one row alone has more."""
 
@@ -155,10 +157,10 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def _concatenate(lines: Sequence[Line]) -> _Sequence:
+    if len(lines) == 1:
+        return _Sequence(Timeline(lines[0].timestamps, lines[0].stale), len(lines[0].timestamps), _ALONE, None, 0)
     lengths = [len(line.timestamps) for line in lines]
     offsets = np.cumsum([0, *lengths[:-1]])
-    if len(lines) == 1:
-        return _Sequence(Timeline(lines[0].timestamps, lines[0].stale), lengths[0], offsets, None, 0)
     width = sum(lengths)
     timestamps = np.concatenate([line.timestamps for line in lines])
     stale: NDArray[np.bool_] | None = None
@@ -239,6 +241,10 @@ def _copy(
     taken: NDArray[np.intp],
 ) -> None:
     """Copy `block[i, :taken[i]]` to `out[rows[i], offset[i]:]`, one assignment per distinct (offset, taken)."""
+    if len(rows) == 1:
+        off, size = int(offset[0]), int(taken[0])
+        out[rows[0], off : off + size] = block[0, :size]
+        return
     key = offset * (int(taken.max()) + 1) + taken
     if (key == key[0]).all():
         off, size = int(offset[0]), int(taken[0])

@@ -198,10 +198,12 @@ class Lanes:
         """What matchers choose between two times (inclusive)."""
         key = tuple(matchers)
         found = []
-        for strand, views in self.views(start, end):
-            selection = self._selector.select(strand.schema, key, strand.target)
-            if selection is not None:
-                found.append((strand, selection, views))
+        for source in self.sources.values():
+            for strand in source.strands.values():
+                chunks = [c for c in strand.chunks if c.first <= end and c.last >= start and c.slots]
+                selection = self._selector.select(strand.schema, key, strand.target) if chunks else None
+                if selection is not None:
+                    found.append((strand, selection, [chunk.view() for chunk in chunks]))
         bounds = self.loose.bounds
         inside = bounds is not None and bounds[0] <= end and bounds[1] >= start
         return Chosen(found, self.loose.view() if inside else None)

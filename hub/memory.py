@@ -1,0 +1,38 @@
+"""How much memory this machine, or the container on it, has to give, and what of it storage may hold."""
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+from common.tsdb.options import StoreOptions
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+SHARE = 16
+"""Recent samples may stay unpacked in this part of the memory, and decoded old ones in as much again."""
+MOST_CACHE = 512 << 20
+
+
+def total(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
+    """Bytes: MemTotal of proc(5), or the limit of the cgroup (v2) if that is lower; 0 where neither is known."""
+    known = []
+    try:
+        for line in meminfo.read_text("ascii").splitlines():
+            if line.startswith("MemTotal:"):
+                known.append(int(line.split()[1]) * 1024)
+    except (OSError, ValueError, IndexError):
+        known.clear()
+    # No cgroup of its own, or no limit ("max"), is no error.
+    with suppress(OSError, ValueError):
+        known.append(int(cgroup.read_text("ascii")))
+    return min(known, default=0)
+
+
+def sized(options: StoreOptions, memory: int) -> StoreOptions:
+    """Options whose bounds of memory suit a machine with `memory` bytes; never less than they were."""
+    share = memory // SHARE
+    return replace(
+        options,
+        seal_bytes=max(options.seal_bytes, share),
+        cache_bytes=max(options.cache_bytes, min(share, MOST_CACHE)),
+    )
