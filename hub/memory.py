@@ -16,12 +16,9 @@ MOST_CACHE = 512 << 20
 def total(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
     """Bytes: MemTotal of proc(5), or the limit of the cgroup (v2) if that is lower; 0 where neither is known."""
     known = []
-    try:
-        for line in meminfo.read_text("ascii").splitlines():
-            if line.startswith("MemTotal:"):
-                known.append(int(line.split()[1]) * 1024)
-    except (OSError, ValueError, IndexError):
-        known.clear()
+    with suppress(OSError, ValueError, StopIteration, IndexError):
+        line = next(line for line in meminfo.read_text("ascii").splitlines() if line.startswith("MemTotal:"))
+        known.append(int(line.split()[1]) * 1024)
     # No cgroup of its own, or no limit ("max"), is no error.
     with suppress(OSError, ValueError):
         known.append(int(cgroup.read_text("ascii")))

@@ -61,7 +61,6 @@ class Server:
     name: str
     process: subprocess.Popen[bytes]
     port: int
-    prefix: str = ""
     reset: str = ""
     """Path that empties its caches."""
     connection: http.client.HTTPConnection = field(init=False)
@@ -147,7 +146,8 @@ def servers(names: list[str], peers: Path, work: Path) -> Iterator[dict[str, Ser
                 process = subprocess.Popen(
                     commands[name], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=work, env=_environment()
                 )
-            started[name] = Server(name, process, port)
+            reset = "/api/v1/admin/bramble/drop_caches" if name == "bramble" else ""
+            started[name] = Server(name, process, port, reset)
         for server in started.values():
             server.ready()
         yield started
@@ -158,7 +158,7 @@ def servers(names: list[str], peers: Path, work: Path) -> Iterator[dict[str, Ser
             server.process.wait(60)
 
 
-BRAMBLE_FLAGS: list[str] = []
+BRAMBLE_FLAGS = ["--web.enable-admin-api"]
 VICTORIA_FLAGS = ["-search.disableCache"]
 
 
