@@ -15,7 +15,7 @@ JOBS ?= $(shell nproc)
 # Integration tests mostly wait for real programs: more at a time than there are cores.
 WAITERS ?= 4
 
-.PHONY: run demo test check lint types unit conformance integration bench-query bench-storage docs format clean
+.PHONY: run demo test check lint types unit conformance integration fuzz bench-query bench-storage docs format clean
 
 run: $(VENV)/.run ## hub and one agent on this machine, discovered, queried, alerting
 	@$(BIN)/bramblectl run --data $(DATA)/run $(if $(HUB_PORT),--hub-port $(HUB_PORT)) $(if $(EDGE_PORT),--edge-port $(EDGE_PORT)) $(ARGS)
@@ -49,6 +49,11 @@ bench-query: $(VENV)/.dev ## queries beside Prometheus and VictoriaMetrics: PEER
 
 bench-storage: $(VENV)/.dev ## the hub's store beside Prometheus: BENCH_DATA as gen.py made it, PROMETHEUS its binary
 	$(BIN)/python -m tests.bench.storage --data $(BENCH_DATA) --prometheus $(or $(PROMETHEUS),prometheus) $(ARGS)
+
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.dev ## atheris on the PromQL parser, until it finds something or FUZZ_SECONDS are over
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz.promql_parser -max_total_time=$(FUZZ_SECONDS) -max_len=300 -timeout=10
 
 docs: $(VENV)/.dev ## renew the reference parts of edge/README.md and hub/README.md
 	$(BIN)/python -m tests.reference
