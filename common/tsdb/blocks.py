@@ -138,9 +138,11 @@ class Blocks:
         shape: Shape,
     ) -> list[Path]:
         """Write blocks and give them their names, durably; they are read only after `swap`. OSError leaves nothing."""
+        dropped: list[int] = []
         temporary = build(
-            self._files, self._directory, self.number, origins, rank=rank, log=log, meta=meta, shape=shape
-        )
+            self._files, self._directory, self.number, origins,
+            rank=rank, log=log, meta=meta, shape=shape, dropped=dropped.append,
+        )  # fmt: skip
         paths = [path.with_suffix("") for path in temporary]
         try:
             for path, final in zip(temporary, paths, strict=True):
@@ -151,6 +153,7 @@ class Blocks:
         except OSError:
             self.discard([*temporary, *paths])
             raise
+        self.duplicates += sum(dropped)
         return paths
 
     def discard(self, paths: Iterable[Path]) -> None:

@@ -232,11 +232,13 @@ def build(
     log: int,
     meta: Callable[[str], Sequence[MetricMeta]],
     shape: Shape,
+    dropped: Callable[[int], None] = lambda count: None,
 ) -> list[Path]:
     """Write all rows of `origins` to new blocks in `directory` (more than one only beyond 1 GiB); their paths.
 
     Rows of one label set are joined, first arrival first. Files have the suffix `.tmp`: rename them once all are there.
-    OSError leaves nothing behind. `rank` None: the block's own number.
+    OSError leaves nothing behind. `rank` None: the block's own number. `dropped` is told of samples that were left out
+    because another one of their timestamp came first.
     """
     sizes: dict[str, int] = {}
     for origin in origins:
@@ -253,6 +255,7 @@ def build(
                 pieces = [_share(piece, share, shares) for piece in pieces]
             for joined in join_rows(pieces):
                 _collect(joined, by_metric)
+                dropped(joined.dropped)
             for metric in sorted(by_metric):
                 rows = by_metric[metric]
                 rows.sort(key=_place)

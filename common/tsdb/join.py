@@ -57,6 +57,8 @@ class Joined(Generic[L]):
     values: NDArray[np.float64]
     timelines: list[Timeline]
     timeline_of: NDArray[np.intp]
+    dropped: int
+    """Samples left out because another one of their series and timestamp arrived before."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -230,7 +232,8 @@ def _batch(
             of_it = np.flatnonzero(timeline_of == k)
             values[of_it, : len(pick)] = values[of_it[:, None], pick]
     named_all = [each for each in labels if each is not None]
-    return Joined(named_all, values, [sequences[i].timeline for i in used], timeline_of)
+    dropped = int(np.array([sequences[i].dropped for i in used])[timeline_of].sum())
+    return Joined(named_all, values, [sequences[i].timeline for i in used], timeline_of, dropped)
 
 
 def _copy(

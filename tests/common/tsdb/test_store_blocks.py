@@ -110,6 +110,7 @@ def test_late_samples_are_merged_into_their_window(store: Store) -> None:
     store.cut(START + 4 * HOUR)
     store.maintain()
     assert store.stats().blocks == 2
+    assert store.stats().duplicate_samples == 1
     assert everything(store) == before
     assert len(before[str(A)]) == len(expected[str(A)]) + 1
 
