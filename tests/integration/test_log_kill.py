@@ -17,7 +17,7 @@ from common.frames.model import read_header
 from edge.identity import Machine
 from edge.log import Log, LogOptions, Order
 
-ROUNDS = int(os.environ.get("BRAMBLE_KILL_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("BRAMBLE_KILL_ROUNDS", "20"))
 WRITER = textwrap.dedent(
     """
     import sys
