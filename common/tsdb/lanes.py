@@ -197,11 +197,18 @@ class Lanes:
     def choose(self, matchers: Sequence[Matcher], start: int, end: int) -> Chosen:
         """What matchers choose between two times (inclusive)."""
         key = tuple(matchers)
+        answers = self._selector.answers(key)
         found = []
         for source in self.sources.values():
             for strand in source.strands.values():
                 chunks = [c for c in strand.chunks if c.first <= end and c.last >= start and c.slots]
-                selection = self._selector.select(strand.schema, key, strand.target) if chunks else None
+                if not chunks:
+                    continue
+                mark = strand.schema.hash, strand.target.serial
+                if mark in answers:
+                    selection = answers[mark]
+                else:
+                    selection = answers[mark] = self._selector.select(strand.schema, key, strand.target)
                 if selection is not None:
                     found.append((strand, selection, [chunk.view() for chunk in chunks]))
         bounds = self.loose.bounds

@@ -18,6 +18,10 @@ from common.tsdb.index import LabelCache, RowIndex, Target
 
 MAX_EPOCHS = 1024
 """Epochs of a source whose ranges are remembered; the oldest is forgotten first."""
+MAX_ASKED = 64
+"""Sets of matchers whose answers are kept for each schema and target."""
+MAX_ANSWERS = 10_000
+"""Schemas and targets of one set of matchers; beyond, it starts over."""
 MAX_CHECKSUMS = 4096
 """Frames of an epoch whose checksums are remembered, to tell a repeat from a clash."""
 
@@ -102,6 +106,7 @@ class Selector:
     def __init__(self, limit: int = 4096) -> None:
         self._limit = limit
         self._found: OrderedDict[tuple[object, ...], Selection | None] = OrderedDict()
+        self._answers: OrderedDict[tuple[Matcher, ...], dict[tuple[SchemaHash, int], Selection | None]] = OrderedDict()
 
     def select(self, schema: StoredSchema, matchers: tuple[Matcher, ...], target: Target) -> Selection | None:
         """The rows of `schema` that satisfy all matchers under `target`; None for no row."""
@@ -116,9 +121,20 @@ class Selector:
                 self._found.popitem(last=False)
         return found
 
+    def answers(self, matchers: tuple[Matcher, ...]) -> "dict[tuple[SchemaHash, int], Selection | None]":
+        """What `select` said for these matchers, by schema and target serial; for the caller to fill."""
+        table = self._answers.pop(matchers, None)
+        if table is None or len(table) > MAX_ANSWERS:
+            table = {}
+        self._answers[matchers] = table
+        while len(self._answers) > MAX_ASKED:
+            self._answers.popitem(last=False)
+        return table
+
     def clear(self) -> None:
         """Forget all answers."""
         self._found.clear()
+        self._answers.clear()
 
 
 def _select(schema: StoredSchema, matchers: Sequence[Matcher], outcomes: Sequence[bool]) -> Selection | None:

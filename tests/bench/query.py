@@ -38,6 +38,9 @@ HOUR = 3600
 SETTLE_SECONDS = 75.0
 """After loading, so that Prometheus, which looks once a minute, has cut its blocks."""
 
+MAX_SAMPLES = "--query.max-samples=500000000"
+"""All metrics of 100 targets over six hours are more than the default of both."""
+
 QUERIES = {
     "selector": "node_load1",
     "sum by (mode)(rate)": "sum by (mode)(rate(node_cpu_seconds_total[5m]))",
@@ -130,12 +133,12 @@ def servers(names: list[str], peers: Path, work: Path) -> Iterator[dict[str, Ser
                 "bramble": [
                     *(sys.executable, "-m", "hub.cli", f"--config.file={work / 'empty.yml'}"),
                     *(f"--storage.tsdb.path={data}", f"--web.listen-address={listen}", "--no-discovery.mdns"),
-                    *("--storage.tsdb.retention.time=200y", *BRAMBLE_FLAGS),
+                    *("--storage.tsdb.retention.time=200y", MAX_SAMPLES, *BRAMBLE_FLAGS),
                 ],
                 "prometheus": [
                     *(str(peers / "usr/bin/prometheus"), f"--config.file={work / 'empty.yml'}"),
                     *(f"--storage.tsdb.path={data}", f"--web.listen-address={listen}"),
-                    *("--storage.tsdb.retention.time=200y", "--web.enable-remote-write-receiver"),
+                    *("--storage.tsdb.retention.time=200y", "--web.enable-remote-write-receiver", MAX_SAMPLES),
                 ],
                 "victoriametrics": [
                     *(str(peers / "usr/bin/victoria-metrics"), f"-storageDataPath={data}", f"-httpListenAddr={listen}"),
@@ -362,9 +365,11 @@ def table(started: dict[str, Server], fleet: Fleet, args: argparse.Namespace, co
             )
 
 
-def compare(started: dict[str, Server], fleet: Fleet) -> Iterator[str]:
+def compare(started: dict[str, Server], fleet: Fleet, args: argparse.Namespace) -> Iterator[str]:
     """Where results differ from Prometheus's."""
     for shape in shapes(fleet):
+        if args.shape and args.shape != shape.name:
+            continue
         for name, query in QUERIES.items():
             form = {**shape.form, "query": query}
             found = [decode(started[each].call(shape.path, form)) for each in ("bramble", "prometheus")]
@@ -394,7 +399,7 @@ def main() -> None:
         size = f"{len(fleet.times)} targets, {fleet.times.shape[1]} slots, {args.rounds} rounds, load: {args.load}"
         print(f"## Queries: {size}\n")
         if "prometheus" in started:
-            unequal = list(compare(started, fleet))
+            unequal = list(compare(started, fleet, args))
             print("Results: " + ("all equal to Prometheus's." if not unequal else "; ".join(unequal)))
         for cold in (False,) if args.warm_only else (False, True):
             for line in table(started, fleet, args, cold):
