@@ -6,6 +6,7 @@ BrambleError
 │   ├── FrameError                  a frame or schema: length, checksum, section
 │   └── ExpositionError             Prometheus text, OpenMetrics, protobuf
 ├── LimitError                      a named limit was reached; nothing stored was lost
+│   └── BusyError                   a limit that others use up just now: the same works later
 ├── StorageError(OSError)           the disk said no
 ├── QueryError                      a query that cannot be answered
 │   ├── ParseError                  not PromQL; has a position
@@ -40,6 +41,10 @@ class ExpositionError(FormatError):
 
 class LimitError(BrambleError):
     """A named limit was reached; the text names the limit, its value and the flag or key that sets it."""
+
+
+class BusyError(LimitError):
+    """A limit that is reached just now; the same request works later."""
 
 
 class StorageError(BrambleError, OSError):

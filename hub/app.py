@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import platform
+import secrets
 import signal
 import socket
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -19,7 +21,6 @@ from prometheus_client import CollectorRegistry
 from common.clock import Clock
 from common.errors import BrambleError, ConfigError, StorageError
 from common.flags import program_version
-from common.frames.model import SourceId
 from common.labels import Labels, compile_regex
 from common.listen import bind
 from common.logs import EventLog
@@ -118,18 +119,20 @@ class _TouchingWriter:
         return self._writer.stale_all(timestamp)
 
 
-class _TouchingStore:
-    """The store for samples of remote writers, telling the committer."""
+class _Admin:
+    """The store as the admin API sees it."""
 
-    def __init__(self, store: Store, touch: Callable[[], object]) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
-        self._touch = touch
+        self._clock = clock
+        self.delete = store.delete
+        self.clean_deletions = store.clean_deletions
+        self.empty_cache = store.empty_cache
 
-    def append_loose(self, writer: SourceId, samples: Sequence[tuple[Labels, int, float]]) -> int:
-        """See Store."""
-        taken = self._store.append_loose(writer, samples)
-        self._touch()
-        return taken
+    def snapshot(self) -> str:
+        """See hub.api.state.Admin; the name sorts by time and is never used twice."""
+        moment = datetime.fromtimestamp(self._clock.now() / 1000, UTC)
+        return self._store.snapshot(f"{moment:%Y%m%dT%H%M%SZ}-{secrets.token_hex(8)}").name
 
 
 class Hub:
@@ -143,6 +146,8 @@ class Hub:
         self._started = self._loaded_at = clock.now()
         self._reloaded = True
         """Whether the last attempt to load the configuration succeeded."""
+        self._reloading = asyncio.Lock()
+        self._follow: Callable[[Loaded], None] = lambda _: None
         self._socket = bind(*options.listen, "Prometheus or another bramble-hub")
         try:
             self._store_options = sized(StoreOptions(retention_ms=options.retention_ms), total())
@@ -226,6 +231,7 @@ class Hub:
             restarts=lambda: supervisor.restarts,
             config=lambda: (self._reloaded, self._loaded_at / 1000),
         )
+        self._follow = lambda loaded: self._apply(loaded, puller, scrapes, rules)
         state = ApiState(
             clock=clock,
             querier=store,
@@ -255,7 +261,9 @@ class Hub:
             ),
             external_labels=config.external_labels,
             head=self._head,
-            receiver=self._receiver(stack, committer, registry),
+            receiver=self._receiver(stack, committing, registry),
+            admin=_Admin(store, clock) if options.admin else None,
+            lifecycle=self if options.lifecycle else None,
         )
         await self._serve(stack, state)
         services: list[Service] = [
@@ -267,7 +275,7 @@ class Hub:
             panel,
             Job("watchdog", supervisor.watchdog),
             Job("loop", self._beat_loop),
-            Job("reload", lambda: self._reload_on_hangup(puller, scrapes, rules)),
+            Job("reload", self._reload_on_hangup),
         ]
         return services if browser is None else [*services, browser]
 
@@ -305,7 +313,7 @@ class Hub:
         runner = make_runner(make_app(state))
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.SockSite(runner, self._socket, shutdown_timeout=2.0).start()
+        await web.SockSite(runner, self._socket).start()
         sd_notify("READY=1")
         _log.info(
             "server is ready to receive web requests",
@@ -328,8 +336,8 @@ class Hub:
             self._supervisor.heartbeats.beat("loop", LOOP_BEAT_SECONDS * 6)
             await self._clock.sleep(LOOP_BEAT_SECONDS)
 
-    async def _reload_on_hangup(self, puller: Puller, scrapes: ScrapeManager, rules: RuleManager) -> None:
-        """Load the configuration again on each SIGHUP; one with errors changes nothing."""
+    async def _reload_on_hangup(self) -> None:
+        """Load the configuration again on each SIGHUP."""
         asked = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, asked.set)
@@ -337,33 +345,45 @@ class Hub:
             while True:
                 await asked.wait()
                 asked.clear()
-                try:
-                    loaded = await asyncio.to_thread(load_all, self._options)
-                except ConfigError as err:
-                    self._reloaded = False
-                    for line in str(err).splitlines():
-                        _log.error("configuration not reloaded, the old one stays", error=line)
-                    continue
-                for key in needs_restart(self._loaded.config, loaded.config):
-                    _log.warn("this change takes effect at the next start", key=key)
-                self._loaded = loaded
-                self._reloaded, self._loaded_at = True, self._clock.now()
-                puller.set_static(loaded.config.bramble.agents)
-                scrapes.apply(targets(loaded.config))
-                rules.apply(loaded.groups)
-                _log.info("configuration reloaded", config=self._options.config_file or "built-in defaults")
+                await self.reload()
         finally:
             loop.remove_signal_handler(signal.SIGHUP)
+
+    async def reload(self) -> str:
+        """Load the configuration again; one with errors changes nothing, and they are the result."""
+        async with self._reloading:
+            try:
+                loaded = await asyncio.to_thread(load_all, self._options)
+            except ConfigError as err:
+                self._reloaded = False
+                for line in str(err).splitlines():
+                    _log.error("configuration not reloaded, the old one stays", error=line)
+                return str(err)
+            for key in needs_restart(self._loaded.config, loaded.config):
+                _log.warn("this change takes effect at the next start", key=key)
+            self._loaded = loaded
+            self._reloaded, self._loaded_at = True, self._clock.now()
+            self._follow(loaded)
+            _log.info("configuration reloaded", config=self._options.config_file or "built-in defaults")
+            return ""
+
+    def _apply(self, loaded: Loaded, puller: Puller, scrapes: ScrapeManager, rules: RuleManager) -> None:
+        puller.set_static(loaded.config.bramble.agents)
+        scrapes.apply(targets(loaded.config))
+        rules.apply(loaded.groups)
+
+    def quit(self) -> None:
+        """Stop as by SIGTERM."""
+        signal.raise_signal(signal.SIGTERM)
 
     def _external_url(self) -> str:
         return self._options.external_url or f"http://{socket.gethostname()}:{self.port}"
 
-    def _receiver(self, stack: AsyncExitStack, committer: Committer, registry: CollectorRegistry) -> Receiver | None:
+    def _receiver(self, stack: AsyncExitStack, committing: Executor, registry: CollectorRegistry) -> Receiver | None:
         if not self._options.remote_write_receiver:
             return None
-        store = _TouchingStore(self._store, committer.touch)
         lane = self._lane(stack, "remote-write", 1)
-        return Receiver(store, self._store_options, lane, self._clock, registry)
+        return Receiver(self._store, self._store_options, lane, self._clock, registry, committing)
 
     def _head(self) -> HeadInfo:
         stats = self._store.stats()

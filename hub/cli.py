@@ -102,13 +102,14 @@ def build_parser() -> Parser:
         default.cors_origin,
         default.cors_origin,
     )
-    parser.add_argument(
-        "--web.enable-remote-write-receiver",
-        dest="web.enable-remote-write-receiver",
-        action=argparse.BooleanOptionalAction,
-        default=default.remote_write_receiver,
-        help="Take samples by remote write at /api/v1/write (default: no).",
-    )
+    for name, text in (
+        ("web.enable-remote-write-receiver", "Take samples that others push to /api/v1/write (remote write 1.0, 2.0)."),
+        ("web.enable-admin-api", "Offer /api/v1/admin: deleting series, snapshots, dropping caches."),
+        ("web.enable-lifecycle", "Offer /-/reload and /-/quit."),
+    ):
+        parser.add_argument(
+            f"--{name}", dest=name, action=argparse.BooleanOptionalAction, default=False, help=f"{text} (default: no)"
+        )
     add("storage.tsdb.path", "Directory of the stored data.", path_flag, "DIR", default.data, "data/")
     add(
         "storage.tsdb.retention.time",

@@ -32,6 +32,8 @@ class Options:
         "web.page-title": "page_title",
         "web.cors.origin": "cors_origin",
         "web.enable-remote-write-receiver": "remote_write_receiver",
+        "web.enable-admin-api": "admin",
+        "web.enable-lifecycle": "lifecycle",
         "storage.tsdb.path": "data",
         "storage.tsdb.retention.time": "retention_ms",
         "discovery.mdns": "mdns",
@@ -50,6 +52,8 @@ class Options:
     page_title: str = "Bramble"
     cors_origin: str = ".*"
     remote_write_receiver: bool = False
+    admin: bool = False
+    lifecycle: bool = False
     data: Path = Path("data")
     retention_ms: int = 15 * 86_400_000
     mdns: bool = True

@@ -9,16 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.clock import Clock
-from common.errors import FormatError, FrameError, LimitError, StorageError
+from common.errors import BusyError, FormatError, FrameError, LimitError, StorageError
 from common.files import SYSTEM_FILES, DirectoryLock, Files, explain, write_atomic
 from common.frames.codec import Frame, decode
 from common.frames.model import (
     Epoch,
     Flags,
     FrameHeader,
+    Schema,
     SchemaHash,
     SourceId,
+    SubSchema,
     decode_schema,
+    encode_schema,
     read_header,
 )
 from common.frames.ranges import Have, format_have, parse_have
@@ -46,9 +49,11 @@ from common.tsdb.records import (
     unpack_target,
 )
 from common.tsdb.registry import Source
+from common.tsdb.snapshot import copy_store
 from common.tsdb.wal import NO_TIME, RecordType, Wal
 
-_HOUR = 3600.0
+MAX_METAS = 10
+"""Different metadata of one metric family that is kept if it comes apart from schemas."""
 
 
 class Store:
@@ -343,27 +348,47 @@ class Store:
         rows = np.array([labels.setdefault(each, len(labels)) for each, _, _ in samples], np.intp)
         times = np.array([at for _, at, _ in samples], np.int64)
         values = np.array([value for _, _, value in samples], np.float64)
-        for each in labels:
-            self._check(each)
+        return self.append_columns(list(labels), rows, times, values)
+
+    def append_columns(
+        self, labels: Sequence[Labels], rows: NDArray[np.intp], times: NDArray[np.int64], values: NDArray[np.float64]
+    ) -> int:
+        """As `append_loose`, in columns: sample i belongs to `labels[rows[i]]`. BusyError: it can be tried again."""
         with self._lock:
-            refusal = self._closed(28 * len(samples))
+            table = self._head.loose.table
+            fresh = {each for each in labels if table.get(each) < 0}
+            for each in fresh:
+                self._check(each)
+            refusal = self._closed(28 * len(rows))
             if refusal is not None:
                 self._refused[refusal[0]] += 1
                 if refusal[0] == "paused":
                     raise StorageError(f"storage is paused: {refusal[1]}")
-                raise LimitError(f"{refusal[1]} (limit {refusal[0]})")
-            table = self._head.loose.table
-            new = sum(table.get(each) < 0 for each in labels)
-            if self._head.total + new > self._options.max_series:
-                raise self._over("max_series", f"{self._head.total + new} series")
-            if not len(samples):
+                raise BusyError(f"{refusal[1]} (limit {refusal[0]})")
+            if self._head.total + len(fresh) > self._options.max_series:
+                raise self._over("max_series", f"{self._head.total + len(fresh)} series")
+            if not len(rows):
                 return 0
             numbers = np.array([table.add(each) for each in labels], np.int32)
             self._wal.begin()
             self._state_series(numbers)
             self._wal.append(RecordType.LOOSE, pack_loose(numbers[rows], times, values), int(times.max()))
             self._head.take_loose(numbers[rows], times, values)
-            return len(samples)
+            return len(rows)
+
+    def add_metadata(self, metas: Sequence[MetricMeta]) -> None:
+        """Keep metadata that came apart from schemas, within limits; durable with the next commit."""
+        with self._lock:
+            known, most = self._head.meta, self._options.max_series
+            new = [meta for meta in dict.fromkeys(metas) if meta not in known.get(meta.name, ())]
+            new = [meta for meta in new if len(known.get(meta.name, ())) < MAX_METAS and len(known) < most]
+            if not new:
+                return
+            schema = Schema((SubSchema("", (), tuple(new)),))
+            encoded = encode_schema(schema)
+            self._head.keep(schema, encoded)
+            self._wal.begin()
+            self._wal.state(RecordType.SCHEMA, schema.hash, encoded)
 
     def _state_series(self, numbers: NDArray[np.int32]) -> None:
         """Have the log's segment say which label sets these numbers mean."""
@@ -487,6 +512,17 @@ class Store:
                 self._blocks.clean(self._meta_of)
             except OSError as err:
                 raise explain(err, self.path, "--storage.tsdb.path") from err
+
+    def snapshot(self, name: str) -> Path:
+        """Copy everything that is here now into `snapshots/NAME`, which opens as a store. Long. StorageError."""
+        target = self.path / "snapshots" / name
+        with self._maintenance:
+            self.commit()
+            try:
+                copy_store(self.path, target)
+            except OSError as err:
+                raise explain(err, target, "--storage.tsdb.path") from err
+        return target
 
     def _meta_of(self, metric: str) -> list[MetricMeta]:
         with self._lock:

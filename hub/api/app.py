@@ -9,7 +9,7 @@ from prometheus_client.exposition import choose_encoder
 
 from common.labels import compile_regex
 from common.logs import EventLog
-from hub.api import features, federate, metadata, query, remote, rules, status, targets, tsdb, web_page
+from hub.api import admin, features, federate, metadata, query, remote, rules, status, targets, tsdb, web_page
 from hub.api.compress import compress
 from hub.api.envelope import ApiError, ErrorType, classify, failure
 from hub.api.keys import STATE, Handler
@@ -27,6 +27,8 @@ _CORS = {
 
 BOTH = ("GET", "POST")
 GET = ("GET",)
+POST = ("POST",)
+CHANGE = ("POST", "PUT")
 
 ROUTES: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
     ("/api/v1/query", BOTH, query.instant),
@@ -52,11 +54,17 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
     ("/api/v1/status/walreplay", GET, status.wal_replay),
     ("/api/v1/notifications", GET, status.notifications),
     ("/api/v1/features", GET, features.features),
-    ("/api/v1/write", ("POST",), remote.write),
-    ("/api/v1/read", ("POST",), remote.read),
+    ("/api/v1/write", POST, remote.write),
+    ("/api/v1/read", POST, remote.read),
     ("/federate", GET, federate.federate),
     ("/api/v1/bramble/fleet", GET, targets.fleet),
     ("/api/v1/bramble/panel", GET, targets.panel),
+    ("/api/v1/admin/tsdb/delete_series", CHANGE, admin.delete_series),
+    ("/api/v1/admin/tsdb/clean_tombstones", CHANGE, admin.clean_tombstones),
+    ("/api/v1/admin/tsdb/snapshot", CHANGE, admin.snapshot),
+    ("/api/v1/admin/bramble/drop_caches", CHANGE, admin.drop_caches),
+    ("/-/reload", CHANGE, admin.reload),
+    ("/-/quit", CHANGE, admin.terminate),
 )
 """Endpoints of the API: path, methods, handler. They answer 503 until the hub is ready."""
 
@@ -83,7 +91,7 @@ def make_app(state: ApiState) -> web.Application:
 
 def make_runner(app: web.Application) -> web.AppRunner:
     """A runner that cancels a handler when its client goes away, and logs no line per request."""
-    return web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=5.0)
+    return web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=2.0)
 
 
 async def own_metrics(request: web.Request) -> web.StreamResponse:

@@ -12,14 +12,17 @@ from hub.api.keys import STATE
 _OPERATORS = ("+", "-", "*", "/", "%", "^", "==", "!=", "<", "<=", ">", ">=", "and", "or", "unless", "atan2")
 
 
-def supported(enabled: frozenset[str], remote_write: bool = False) -> dict[str, dict[str, bool]]:
+def supported(
+    enabled: frozenset[str], *, lifecycle: bool = False, admin: bool = False, remote_write: bool = False
+) -> dict[str, dict[str, bool]]:
     """Features by category and name; `enabled` are the names given to --enable-feature."""
     experimental = "promql-experimental-functions" in enabled
     return {
         "api": {
+            "admin": admin,
             "exclude_alerts": True,
             "label_values_match": True,
-            "lifecycle": False,
+            "lifecycle": lifecycle,
             "query_stats": True,
             "query_warnings": True,
             "remote_write_receiver": remote_write,
@@ -48,4 +51,10 @@ def supported(enabled: frozenset[str], remote_write: bool = False) -> dict[str, 
 async def features(request: web.Request) -> web.StreamResponse:
     """See `supported`."""
     state = request.app[STATE]
-    return success(encode.text(supported(state.engine.options.features, state.receiver is not None)))
+    found = supported(
+        state.engine.options.features,
+        lifecycle=state.lifecycle is not None,
+        admin=state.admin is not None,
+        remote_write=state.receiver is not None,
+    )
+    return success(encode.text(found))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from aiohttp import web
 
-from common.errors import FormatError, LimitError, QueryLimitError, StorageError
+from common.errors import BusyError, FormatError, LimitError, QueryLimitError, StorageError
 from common.labels import Labels, Matcher, MatchType
 from common.promql.budget import QueryBudget
 from common.remote import snappy
@@ -42,6 +42,10 @@ async def write(request: web.Request) -> web.StreamResponse:
         return _text(413, str(err))
     except FormatError as err:
         return _text(400, str(err))
+    except BusyError as err:
+        response = _text(503, str(err))
+        response.headers["Retry-After"] = "5"
+        return response
     except LimitError as err:
         response = _text(429, str(err))
         response.headers["Retry-After"] = "5"

@@ -9,7 +9,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from common.clock import Clock
-from common.labels import EMPTY, Labels
+from common.labels import EMPTY, Labels, Matcher
 from common.panel.service import Lamp
 from common.promql.engine import Engine
 from common.rules.model import GroupStatus
@@ -118,6 +118,38 @@ class PanelView(Protocol):
         ...
 
 
+class Admin(Protocol):
+    """What the admin API does to the stored data; all methods block, may take long, and raise StorageError."""
+
+    def delete(self, matchers: Sequence[Matcher], start: int, end: int) -> None:
+        """Delete samples with start <= timestamp <= end (ms) of series that satisfy every matcher."""
+        ...
+
+    def clean_deletions(self) -> None:
+        """Take what was deleted out of the files."""
+        ...
+
+    def snapshot(self) -> str:
+        """Copy the stored data; the copy's name."""
+        ...
+
+    def empty_cache(self) -> None:
+        """Forget decoded data; answers at once."""
+        ...
+
+
+class Lifecycle(Protocol):
+    """The program itself."""
+
+    async def reload(self) -> str:
+        """Load the configuration again; why the old one stays, or an empty text."""
+        ...
+
+    def quit(self) -> None:
+        """Stop in order, soon."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class BuildInfo:
     """`/api/v1/status/buildinfo`; `version` is semver, since Grafana parses it."""
@@ -201,3 +233,7 @@ class ApiState:
     external_labels: Labels = EMPTY
     head: Callable[[], HeadInfo] = HeadInfo
     receiver: Receiver | None = None
+    admin: Admin | None = None
+    """None without `--web.enable-admin-api`."""
+    lifecycle: Lifecycle | None = None
+    """None without `--web.enable-lifecycle`."""

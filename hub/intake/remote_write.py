@@ -1,8 +1,7 @@
-"""Takes remote write requests, 1.0 and 2.0: unpacks, checks and appends them off the event loop.
+"""Takes remote write requests, 1.0 and 2.0: unpacks, checks and appends them off the event loop, durably.
 
-A request is answered when its samples are readable; they are durable with the next commit, as everything that is
-scraped. Metadata, exemplars and start timestamps are not kept. Native histograms are not stored yet: they are counted
-and left out, and the answer to a 2.0 sender says so.
+A request is answered when its samples are readable and on the disk. Exemplars and start timestamps are not kept. Native
+histograms are not stored yet: they are counted and left out, and the answer to a 2.0 sender says so.
 """
 
 import asyncio
@@ -10,29 +9,31 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain, repeat
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from common.clock import Clock
-from common.errors import FormatError, LimitError
-from common.frames.model import SourceId
+from common.errors import BusyError, FormatError, LimitError
 from common.labels import Labels
 from common.logs import EventLog
 from common.remote import snappy
 from common.remote.write import Decoder, WriteRequest
+from common.sample import MetricMeta
 from common.tsdb.options import StoreOptions
 
 MAX_BODY_BYTES = 16 * 2**20
 MAX_UNPACKED_BYTES = 64 * 2**20
-MAX_WAITING = 16
-"""Requests that may wait for the one that is being taken; beyond, 429 at once."""
+MAX_WAITING = 256
+MAX_WAITING_BYTES = 64 * 2**20
+"""Requests, and bytes of their bodies, that may be waiting or being taken; beyond, refused at once."""
 MAX_FUTURE_MS = 10 * 60_000
 """How far ahead of the clock a sample may be, as in Prometheus."""
 SHOWN_REFUSALS = 3
-
-WRITER = SourceId(b"remote-write\0\0\0\0")
+SLICE = 1 << 20
+"""Samples appended at once; of a longer request each slice but the last is committed before the next."""
 
 _log = EventLog("remote_write")
 
@@ -49,10 +50,20 @@ class TooLargeError(FormatError):
 
 
 class LooseStore(Protocol):
-    """The part of the store that this needs."""
+    """The part of the store that this needs; all methods block."""
 
-    def append_loose(self, writer: SourceId, samples: Sequence[tuple[Labels, int, float]]) -> int:
-        """Take samples (labels, ms, value); LimitError or StorageError refuse all of them."""
+    def append_columns(
+        self, labels: Sequence[Labels], rows: NDArray[np.intp], times: NDArray[np.int64], values: NDArray[np.float64]
+    ) -> int:
+        """Take samples: i (ms) is one of the series labels[rows[i]]; LimitError or StorageError refuse all of them."""
+        ...
+
+    def add_metadata(self, metas: Sequence[MetricMeta]) -> None:
+        """Keep metadata of metric families."""
+        ...
+
+    def commit(self) -> None:
+        """Make everything durable; StorageError."""
         ...
 
 
@@ -73,17 +84,28 @@ class Taken:
 
 
 class Receiver:
-    """Takes requests one after the other on `executor`, which must have one thread."""
+    """Takes requests one after the other on `executor`, which must have one thread; those that wait share commits."""
 
     def __init__(
-        self, store: LooseStore, options: StoreOptions, executor: Executor, clock: Clock, registry: CollectorRegistry
+        self,
+        store: LooseStore,
+        options: StoreOptions,
+        executor: Executor,
+        clock: Clock,
+        registry: CollectorRegistry,
+        committing: Executor | None = None,
     ) -> None:
+        """Commits run on `committing`, or on `executor` without it."""
         self._store = store
         self._options = options
         self._executor = executor
+        self._committing = committing or executor
         self._clock = clock
         self._decoder = Decoder()
         self._waiting = 0
+        self._bytes = 0
+        self._turn = asyncio.Lock()
+        self._next: asyncio.Task[None] | None = None
         self._samples = Counter("bramble_hub_remote_write_samples", "Samples taken.", registry=registry)
         self._refused = Counter(
             "bramble_hub_remote_write_refused", "Samples and series refused, by reason.", ["reason"], registry=registry
@@ -96,14 +118,30 @@ class Receiver:
         )
 
     async def take(self, body: bytes, version: Version) -> Taken:
-        """Store a Snappy-packed request; FormatError: nothing of it is stored, LimitError: as yet not, try again."""
-        if self._waiting >= MAX_WAITING:
-            raise LimitError(f"{self._waiting} remote write requests are waiting already; try again later")
+        """Store a Snappy-packed request durably; FormatError: nothing of it is stored, BusyError: try again later."""
+        if self._waiting >= MAX_WAITING or (self._waiting and self._bytes + len(body) > MAX_WAITING_BYTES):
+            raise BusyError(f"{self._waiting} remote write requests are waiting already; try again later")
         self._waiting += 1
+        self._bytes += len(body)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, self._take, body, version)
+            taken = await asyncio.get_running_loop().run_in_executor(self._executor, self._take, body, version)
+            await self._durable()
         finally:
             self._waiting -= 1
+            self._bytes -= len(body)
+        return taken
+
+    async def _durable(self) -> None:
+        """Commit; requests that come while a commit runs share the next one."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._commit())
+        # That one client goes away must not take the commit from the others.
+        await asyncio.shield(self._next)
+
+    async def _commit(self) -> None:
+        async with self._turn:
+            self._next = None
+            await asyncio.get_running_loop().run_in_executor(self._committing, self._store.commit)
 
     def _take(self, body: bytes, version: Version) -> Taken:
         try:
@@ -113,38 +151,54 @@ class Receiver:
         request = self._decoder.decode_v1(data) if version is Version.V1 else self._decoder.decode_v2(data)
         refused = list(request.refused)
         self._refused.labels("labels").inc(len(refused))
-        samples = self._samples_of(request, refused)
-        taken = self._store.append_loose(WRITER, samples)
-        self._samples.inc(taken)
+        rows = np.repeat(np.arange(len(request.series)), np.diff(request.bounds))
+        fine = self._fine(request, rows, refused)
+        if not fine.all():
+            rows = rows[fine]
+        self._store.add_metadata(request.metadata)
+        self._append(request.series, rows, request.timestamps[fine], request.values[fine])
+        self._samples.inc(len(rows))
         histograms = sum(map(len, request.histograms.values()))
         if histograms:
             self._histograms.inc(histograms)
             _log.warn("native histograms are not stored yet", left_out=histograms)
-        return Taken(taken, histograms, refused)
+        return Taken(len(rows), histograms, refused)
 
-    def _samples_of(self, request: WriteRequest, refused: list[str]) -> list[tuple[Labels, int, float]]:
-        """The samples to take; what can't be is added to `refused`."""
-        bounds = request.bounds.tolist()
-        times, values = request.timestamps, request.values
+    def _append(
+        self,
+        series: Sequence[Labels],
+        rows: NDArray[np.intp],
+        times: NDArray[np.int64],
+        values: NDArray[np.float64],
+    ) -> None:
+        for at in range(0, len(rows), SLICE):
+            part = slice(at, at + SLICE)
+            used, own = np.unique(rows[part], return_inverse=True)
+            labels = [series[row] for row in used.tolist()]
+            if at:
+                self._store.commit()
+            try:
+                self._store.append_columns(labels, own, times[part], values[part])
+            except BusyError:
+                # What is pending may be others': it need not wait for their window.
+                self._store.commit()
+                self._store.append_columns(labels, own, times[part], values[part])
+
+    def _fine(self, request: WriteRequest, rows: NDArray[np.intp], refused: list[str]) -> NDArray[np.bool_]:
+        """Which samples to take; why others can't be is added to `refused`."""
+        times = request.timestamps
         latest = self._clock.now() + MAX_FUTURE_MS if self._clock.synced() else 2**63 - 1
-        fine = (times >= 0) & (times <= latest)
-        all_fine = bool(fine.all())
-        runs = []
-        for labels, begin, end in zip(request.series, bounds, bounds[1:], strict=False):
+        fine: NDArray[np.bool_] = (times >= 0) & (times <= latest)
+        for row, bad in zip(*np.unique(rows[~fine], return_counts=True), strict=True):
+            labels = request.series[row]
+            refused.append(f"out of bounds: {bad} samples of {labels} are before 1970 or too far in the future")
+            self._refused.labels("out_of_bounds").inc(int(bad))
+        for row, labels in enumerate(request.series):
             if problem := self._over_limit(labels):
                 refused.append(problem)
                 self._refused.labels("labels").inc()
-                continue
-            part = slice(begin, end)
-            if not all_fine and not fine[part].all():
-                bad = int(end - begin - fine[part].sum())
-                refused.append(f"out of bounds: {bad} samples of {labels} are before 1970 or too far in the future")
-                self._refused.labels("out_of_bounds").inc(bad)
-                keep = fine[part]
-                runs.append(zip(repeat(labels), times[part][keep].tolist(), values[part][keep].tolist(), strict=False))
-            else:
-                runs.append(zip(repeat(labels), times[part].tolist(), values[part].tolist(), strict=False))
-        return list(chain.from_iterable(runs))
+                fine[request.bounds[row] : request.bounds[row + 1]] = False
+        return fine
 
     def _over_limit(self, labels: Labels) -> str:
         limits = self._options

@@ -80,7 +80,7 @@ def test_the_route_prefix_follows_the_external_url_unless_given(given: list[str]
 
 @pytest.mark.parametrize(
     "flag",
-    ["--web.enable-admin-api", "--query.max-samples=-1", "--query.timeout=0s",
+    ["--web.enable-otlp-receiver", "--query.max-samples=-1", "--query.timeout=0s",
      "--web.external-url=pi", "--config.file=", "--log.level=loud", "--web.listen", "--storage.tsdb.path="],
 )  # fmt: skip
 def test_what_is_not_honoured_is_not_accepted(flag: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -197,7 +197,13 @@ async def test_without_the_flag_there_is_no_receiver(api: Api):
 @pytest.mark.parametrize(("error", "status"), [(LimitError("full"), 429), (StorageError("disk"), 503)])
 async def test_a_store_that_refuses_makes_the_sender_try_again(api: Api, error: Exception, status: int):
     class Refusing:
-        def append_loose(self, writer, samples):
+        def add_metadata(self, metas):
+            pass
+
+        def commit(self):
+            pass
+
+        def append_columns(self, labels, rows, times, values):
             raise error
 
     executor = ThreadPoolExecutor(1)

@@ -1,0 +1,222 @@
+"""What becomes of remote write requests: stored, durable, refused with a reason, and nothing of broken ones."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytest_asyncio
+from prometheus_client import CollectorRegistry
+
+from common.errors import BusyError, FormatError, LimitError, StorageError
+from common.frames.model import SourceId
+from common.labels import Labels, Matcher, MatchType
+from common.remote.read import encode_series
+from common.remote.snappy import compress
+from common.sample import STALE_NAN, STALE_NAN_BITS, MetricMeta, MetricType, Millis
+from common.testing import FakeClock
+from common.tsdb.options import StoreOptions
+from common.tsdb.store import Store
+from common.wire import write_bytes, write_int, write_text
+from hub.intake import remote_write
+from hub.intake.remote_write import Receiver as Writer
+from hub.intake.remote_write import Version
+
+UP = Labels.of(__name__="up", instance="a")
+YEARS = 200 * 365 * 86_400_000
+
+
+def request(series: Mapping[Labels, Mapping[int, float]]) -> bytes:
+    """A body of remote write 1.0."""
+    parts = []
+    for labels, samples in series.items():
+        columns = np.array(list(samples), np.int64), np.array(list(samples.values()), np.float64)
+        parts.append(write_bytes(1, encode_series(labels, *columns)))
+    return compress(b"".join(parts))
+
+
+class Receiver:
+    """A writer over a real store."""
+
+    def __init__(self, path: Path, clock: FakeClock, **options: int) -> None:
+        self.path, self.clock = path, clock
+        self.options = StoreOptions(**{"retention_ms": YEARS, **options})
+        self.store = Store.open(path, self.options, clock)
+        self.pool = ThreadPoolExecutor(1)
+        self.registry = CollectorRegistry()
+        self.writer = Writer(self.store, self.options, self.pool, clock, self.registry)
+
+    def samples(self) -> dict[Labels, list[tuple[int, float, bool]]]:
+        """All that is stored: ms, value, whether a staleness marker."""
+        out = {}
+        any_name = [Matcher(MatchType.NE, "__name__", "")]
+        for batch in self.store.select(any_name, Millis(-(1 << 60)), Millis(1 << 60)):
+            for row, labels in enumerate(batch.labels):
+                line = batch.timelines[batch.timeline_of[row]]
+                times = line.timestamps.tolist()
+                stale = [False] * len(times) if line.stale is None else line.stale.tolist()
+                out[labels] = list(zip(times, batch.values[row].tolist(), stale, strict=False))
+        return out
+
+    def crash(self) -> None:
+        """Open the store again as it would be after a power cut: only what was committed is there."""
+        after = self.path.with_name("after")
+        after.mkdir()
+        for folder in ("wal", "blocks"):
+            (self.path / folder).rename(after / folder)
+        self.store.close()
+        self.store = Store.open(after, self.options, self.clock)
+
+    def counter(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+    def close(self) -> None:
+        self.pool.shutdown()
+        self.store.close()
+
+
+Make = Callable[..., Receiver]
+
+
+@pytest_asyncio.fixture
+async def make(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Make]:
+    made: list[Receiver] = []
+
+    def one(**options: int) -> Receiver:
+        made.append(Receiver(tmp_path / "data", clock, **options))
+        return made[0]
+
+    yield one
+    for each in made:
+        each.close()
+
+
+async def test_samples_from_1970_on_are_readable_and_survive_a_crash(make: Make) -> None:
+    receiver = make()
+    await receiver.writer.take(request({UP: {0: 1.0, 60_000: 2.0, 86_400_000: 3.0}}), Version.V1)
+    other = UP.merge({"instance": "b"})
+    await receiver.writer.take(request({other: {0: 5.0}}), Version.V1)
+    expected = {UP: [(0, 1.0, False), (60_000, 2.0, False), (86_400_000, 3.0, False)], other: [(0, 5.0, False)]}
+    assert receiver.samples() == expected
+    receiver.crash()
+    assert receiver.samples() == expected
+    receiver.store.maintain()
+    assert receiver.samples() == expected
+    assert receiver.counter("bramble_hub_remote_write_samples_total") == 4
+
+
+async def test_a_stale_marker_is_one_and_another_nan_is_a_value(make: Make) -> None:
+    receiver = make()
+    await receiver.writer.take(request({UP: {0: float("nan"), 1000: STALE_NAN}}), Version.V1)
+    ((at, value, stale), (later, _, marker)) = receiver.samples()[UP]
+    assert np.isnan(value)
+    assert (at, stale, later, marker) == (0, False, 1000, True)
+    assert np.array(STALE_NAN).view(np.uint64) == STALE_NAN_BITS
+
+
+@pytest.mark.parametrize("version", list(Version))
+async def test_nothing_of_a_broken_body_is_stored(make: Make, version: Version) -> None:
+    receiver = make()
+    whole = write_bytes(1, encode_series(UP, np.array([0]), np.array([1.0])))
+    for body in (b"", b"\xff\xff\xff\xff\xff", compress(whole + b"\x0a\x7f"), compress(whole)[:-1]):
+        if body == b"" and version is Version.V1:
+            continue
+        with pytest.raises(FormatError):
+            await receiver.writer.take(body, version)
+    assert receiver.samples() == {}
+
+
+async def test_metadata_of_a_request_is_known_and_survives_a_restart(make: Make) -> None:
+    receiver = make()
+    meta = write_int(1, 1) + write_text(2, "hits_total") + write_text(4, "Hits.") + write_text(5, "hits")
+    await receiver.writer.take(compress(write_bytes(3, meta)), Version.V1)
+    known = {"hits_total": [MetricMeta("hits_total", MetricType.COUNTER, "Hits.", "hits")]}
+    assert receiver.store.metadata() == known
+    receiver.crash()
+    assert receiver.store.metadata() == known
+
+
+async def test_series_without_a_name_and_samples_out_of_bounds_are_refused_alone(make: Make, clock: FakeClock) -> None:
+    receiver = make()
+    ahead = clock.now() + 3_600_000
+    nameless = Labels.of(job="x")
+    written = await receiver.writer.take(request({nameless: {0: 1.0}, UP: {-1: 1.0, 0: 2.0, ahead: 3.0}}), Version.V1)
+    assert written.samples == 1
+    assert [each.split(":")[0] for each in written.refused] == ['invalid labels {job="x"}', "out of bounds"]
+    assert receiver.samples() == {UP: [(0, 2.0, False)]}
+    assert receiver.counter("bramble_hub_remote_write_refused_total", reason="labels") == 1
+
+
+async def test_a_request_beyond_a_limit_names_it_and_stores_nothing(make: Make) -> None:
+    receiver = make(max_series=1)
+    both = request({UP: {0: 1.0}, UP.merge({"instance": "b"}): {0: 1.0}})
+    with pytest.raises(LimitError, match="max_series"):
+        await receiver.writer.take(both, Version.V1)
+    assert receiver.samples() == {}
+
+
+async def test_what_others_left_uncommitted_is_no_reason_to_refuse(make: Make) -> None:
+    receiver = make(max_pending_bytes=4000)
+    receiver.store.append_loose(SourceId(bytes(16)), [(UP, at, 1.0) for at in range(100)])
+    await receiver.writer.take(request({UP: dict.fromkeys(range(1000, 1100), 1.0)}), Version.V1)
+    assert len(receiver.samples()[UP]) == 200
+
+
+async def test_a_request_that_can_never_fit_into_what_may_be_pending_is_busy(make: Make) -> None:
+    receiver = make(max_pending_bytes=10)
+    with pytest.raises(BusyError, match="max_pending_bytes"):
+        await receiver.writer.take(request({UP: {0: 1.0}}), Version.V1)
+
+
+async def test_large_requests_are_appended_in_slices(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_write, "SLICE", 7)
+    receiver = make()
+    series = {UP.merge({"instance": name}): {at: float(at) for at in range(10)} for name in "abc"}
+    await receiver.writer.take(request(series), Version.V1)
+    assert receiver.samples() == {
+        labels: [(at, value, False) for at, value in samples.items()] for labels, samples in series.items()
+    }
+
+
+async def test_native_histograms_are_counted_and_left_out(make: Make) -> None:
+    receiver = make()
+    series = encode_series(UP, np.array([5]), np.array([1.0])) + write_bytes(4, write_int(15, 5))
+    written = await receiver.writer.take(compress(write_bytes(1, series)), Version.V1)
+    assert (written.samples, written.histograms_left_out) == (1, 1)
+    assert receiver.counter("bramble_hub_remote_write_histograms_left_out_total") == 1
+
+
+async def test_requests_that_come_during_a_commit_share_the_next_one(make: Make) -> None:
+    receiver = make()
+    before = receiver.store.stats().commits
+    bodies = [request({UP.merge({"instance": str(number)}): {0: 1.0}}) for number in range(20)]
+    await asyncio.gather(*(receiver.writer.take(body, Version.V1) for body in bodies))
+    assert len(receiver.samples()) == 20
+    assert receiver.store.stats().commits - before < 20
+
+
+async def test_a_disk_that_refuses_is_an_error_and_not_an_acknowledgement(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = make()
+
+    def refuse() -> None:
+        raise StorageError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(receiver.store, "commit", refuse)
+        with pytest.raises(StorageError):
+            await receiver.writer.take(request({UP: {0: 1.0}}), Version.V1)
+    await receiver.writer.take(request({UP: {0: 1.0}}), Version.V1)
+    assert receiver.samples() == {UP: [(0, 1.0, False)]}
+
+
+async def test_what_waits_is_bounded(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver = make()
+    body = request({UP: {0: 1.0}})
+    monkeypatch.setattr(remote_write, "MAX_WAITING_BYTES", 2 * len(body))
+    results = await asyncio.gather(*(receiver.writer.take(body, Version.V1) for _ in range(3)), return_exceptions=True)
+    assert [type(each) for each in results].count(BusyError) == 1
+    assert (await receiver.writer.take(body, Version.V1)).samples == 1
