@@ -18,7 +18,7 @@ _SEAL_ROWS = 128
 class Sealed:
     """Values [T, S] of a full chunk, packed as the row groups of blocks are, without the second compression."""
 
-    __slots__ = ("_groups", "nbytes", "shape")
+    __slots__ = ("_groups", "_keep", "nbytes", "shape")
 
     def __init__(self, values: NDArray[np.float64]) -> None:
         self.shape = values.shape
@@ -26,16 +26,29 @@ class Sealed:
             Group(encode_rows(values[:, at : at + _SEAL_ROWS].T)) for at in range(0, values.shape[1], _SEAL_ROWS)
         ]
         self.nbytes = sum(group.size for group in self._groups)
+        self._keep: NDArray[np.intp] | None = None
+
+    def only(self, slots: NDArray[np.intp]) -> "Sealed":
+        """Some of the slots, without unpacking anything."""
+        part = Sealed.__new__(Sealed)
+        part._groups, part.nbytes = self._groups, self.nbytes
+        part._keep = slots if self._keep is None else self._keep[slots]
+        part.shape = (len(slots), self.shape[1])
+        return part
 
     def read(self, columns: NDArray[np.intp]) -> NDArray[np.float64]:
         """Some columns as rows: [len(columns), T]."""
+        values = self._read(columns)
+        return values if self._keep is None else values[:, self._keep]
+
+    def _read(self, columns: NDArray[np.intp]) -> NDArray[np.float64]:
         if not len(columns):
-            return np.empty((0, self.shape[0]))
+            return np.empty((0, self._groups[0].slots if self._groups else 0))
         group_of = columns // _SEAL_ROWS
         if group_of[0] == group_of[-1] and (group_of == group_of[0]).all():
             group = int(group_of[0])
             return self._groups[group].decode(columns - group * _SEAL_ROWS)
-        out = np.empty((len(columns), self.shape[0]))
+        out = np.empty((len(columns), self._groups[0].slots))
         for group in np.unique(group_of).tolist():
             mine = np.flatnonzero(group_of == group)
             out[mine] = self._groups[group].decode(columns[mine] - group * _SEAL_ROWS)
@@ -258,7 +271,11 @@ class Chunk:
             return None
         rest = Chunk(self.rows)
         rest.times = self.times[keep]
-        rest.values = read_columns(self.values, keep, np.arange(self.rows)).T.copy()
+        if isinstance(self.values, Sealed):
+            rest.values = self.values.only(keep)
+            rest.closed = True
+        else:
+            rest.values = read_columns(self.values, keep, np.arange(self.rows)).T.copy()
         rest.pattern, rest.arrival = self.pattern[keep], self.arrival[keep]
         rest.patterns, rest._ids = self.patterns, self._ids
         rest.slots = len(keep)

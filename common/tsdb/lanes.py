@@ -257,21 +257,16 @@ class Lanes:
                     ]
         self.loose.delete(deletion.matchers, deletion.start, deletion.end)
 
-    def seal(self, limit: int) -> None:
-        """Compress full chunks, the oldest arrivals first, while samples take more than `limit` bytes."""
-        over = self.size - limit
-        if over <= 0:
-            return
+    def unsealed(self) -> list[Chunk]:
+        """Full chunks that are not compressed, the oldest arrivals first."""
+        strands = [strand for source in self.sources.values() for strand in source.strands.values()]
         full = [
-            (strand, chunk) for s in self.sources.values() for strand in s.strands.values() for chunk in strand.chunks
+            chunk
+            for strand in strands
+            for chunk in strand.chunks
+            if not chunk.sealed and (chunk.slots >= SLOTS or chunk is not strand.chunks[-1])
         ]
-        for strand, chunk in sorted(full, key=lambda each: int(each[1].arrival[0])):
-            if over <= 0:
-                break
-            if chunk is not strand.chunks[-1] and not chunk.sealed:
-                before = chunk.size
-                chunk.seal()
-                over -= before - chunk.size
+        return sorted(full, key=lambda each: int(each.arrival[0]))
 
     # About itself
 

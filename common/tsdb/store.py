@@ -436,8 +436,8 @@ class Store:
         """
         with self._maintenance:
             try:
+                self._seal()
                 with self._lock:
-                    self._head.seal(self._options.seal_bytes)
                     bounds = self._head.bounds()
                 known = [block.max for block in self._blocks.current]
                 if bounds is not None:
@@ -453,6 +453,19 @@ class Store:
                 raise
             except OSError as err:
                 raise explain(err, self.path, "--storage.tsdb.path") from err
+
+    def _seal(self) -> None:
+        """Compress full chunks while samples take more than `seal_bytes`; others wait for one of them at most."""
+        with self._lock:
+            over = self._head.size - self._options.seal_bytes
+            chunks = self._head.unsealed() if over > 0 else []
+        for chunk in chunks:
+            if over <= 0:
+                break
+            with self._lock:
+                before = chunk.size
+                chunk.seal()
+                over -= before - chunk.size
 
     def cut(self, before: int) -> None:
         """Move all samples below `before` (ms) from the head to blocks. StorageError as `maintain`."""
