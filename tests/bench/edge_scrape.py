@@ -1,6 +1,6 @@
 """CPU a scrape and memory of the agent beside node_exporter's, in the same run, on the same collectors.
 
-    python tests/bench/edge_scrape.py [--peer prometheus-node-exporter] [--scrapes 500] [--growth 10000]
+    python -m tests.bench.edge_scrape [--peer prometheus-node-exporter] [--scrapes 500] [--growth 10000]
 
 The peer is the newest that `../shared/bench/peers.sh` brings, or the system's. Both answer gzipped text over one kept
 connection. The agent samples and keeps its log meanwhile, which the peer does not; that is in its figures. Fails when
@@ -11,6 +11,7 @@ import argparse
 import http.client
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,8 +20,10 @@ from pathlib import Path
 
 LIMIT = 1.5
 MAX_PSS_KB = 48 * 1024
-MAX_GROWTH_KB = 1024
+MAX_GROWTH_KB = 3 * 1024
 WARM = 20
+HOUR = 240
+PARTS = 12
 SHARED = (
     *("arp", "conntrack", "cpu", "cpufreq", "diskstats", "entropy", "filefd", "filesystem", "hwmon", "kernel_hung"),
     *("loadavg", "mdadm", "meminfo", "netclass", "netdev", "netstat", "nvme", "os", "powersupplyclass", "pressure"),
@@ -107,16 +110,20 @@ def main() -> None:
         programs.remove(agent)
         agent = Program(agent_argv, args.port)
         programs.append(agent)
-        for _ in range(max(240, args.growth // 10)):
+        for _ in range(HOUR):
             agent.scrape()
-        first = agent.pss()
-        for _ in range(args.growth):
-            agent.scrape()
-        last = agent.pss()
-        print(
-            f"default configuration: PSS {first / 1024:.1f} MB, after {args.growth} scrapes more {last / 1024:.1f} MB"
-        )
-        failed = failed or last > MAX_PSS_KB or last - first > MAX_GROWTH_KB
+        print(f"default configuration: PSS after an hour's worth of scrapes {agent.pss() / 1024:.1f} MB")
+        failed = failed or agent.pss() > MAX_PSS_KB
+        seen: list[int] = []
+        for _ in range(PARTS if args.growth else 0):
+            for _ in range(args.growth // PARTS):
+                agent.scrape()
+            seen.append(agent.pss())
+        if seen:
+            # The allocator's arenas make single looks differ by megabytes either way: medians tell a trend.
+            first, last = statistics.median(seen[:4]), statistics.median(seen[-4:])
+            print(f"over {args.growth} scrapes: PSS {first / 1024:.1f} MB at first, {last / 1024:.1f} MB at last")
+            failed = failed or last > MAX_PSS_KB or last - first > MAX_GROWTH_KB
     finally:
         for program in programs:
             program.stop()
