@@ -170,6 +170,22 @@ def test_a_damaged_block_is_quarantined_and_the_rest_starts(store: Store, clock:
         again.close()
 
 
+def test_a_damaged_list_of_deletions_is_quarantined_and_the_store_starts(store: Store, clock: FakeClock) -> None:
+    fill(store, range(START, START + 4 * HOUR, 60_000))
+    store.cut(START + 4 * HOUR)
+    store.delete([Matcher(MatchType.EQ, "job", "x")], *ALL)
+    path = store.path / "blocks" / "deletions"
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        store.close()
+        path.write_bytes(whole[:cut])
+        store = Store.open(store.path, StoreOptions(retention_ms=0), clock)
+        assert store.stats().loss.quarantined == ["deletions"]
+        # The log still has the record.
+        assert str(A) not in everything(store)
+    store.close()
+
+
 def test_loose_samples_of_any_age_and_order_are_readable_at_once_and_after_a_restart(
     store: Store, clock: FakeClock
 ) -> None:
