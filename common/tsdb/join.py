@@ -6,6 +6,7 @@ series only where its labels are looked up.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -173,7 +174,7 @@ def _concatenate(lines: Sequence[Line]) -> _Sequence:
                 for line, n in zip(lines, lengths, strict=True)
             ]
         )
-    if (np.diff(timestamps) > 0).all():
+    if all(before.timestamps[-1] < after.timestamps[0] for before, after in pairwise(lines)):
         return _Sequence(Timeline(timestamps, stale), width, offsets, None, 0)
     arrival = np.concatenate(
         [np.broadcast_to(np.asarray(line.arrival, np.int64), n) for line, n in zip(lines, lengths, strict=True)]

@@ -4,7 +4,7 @@ from array import array
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,10 +74,17 @@ class Selection:
 
     columns: NDArray[np.intp]
     parts: Sequence[tuple[RowIndex, NDArray[np.intp]]]
+    _prints: dict[int, NDArray[np.uint64]] = field(default_factory=dict, repr=False)
 
     def prints(self, target: Target) -> NDArray[np.uint64]:
         """Prints of the chosen rows under `target`."""
-        return np.concatenate([index.prints(target)[rows] for index, rows in self.parts])
+        found = self._prints.get(target.serial)
+        if found is None:
+            if len(self._prints) >= MAX_ANSWERS:
+                self._prints.clear()
+            found = np.concatenate([index.prints(target)[rows] for index, rows in self.parts])
+            self._prints[target.serial] = found
+        return found
 
     def names(self) -> list[tuple[RowIndex, int]]:
         """Index and row in it of each chosen row."""
