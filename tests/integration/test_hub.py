@@ -286,7 +286,7 @@ def test_a_port_in_use_is_said_in_one_line_with_a_way_out(start: Start, tmp_path
     program = hub(start, tmp_path / "hub", "--no-discovery.mdns").wait_ready()
     done = run_once(f"--web.listen-address=127.0.0.1:{program.port}", cwd=tmp_path)
     assert done.returncode == 1
-    assert "it is in use" in done.stderr
+    assert f"port {program.port} is in use" in done.stderr
     assert "--web.listen-address=:PORT" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "data").exists()
