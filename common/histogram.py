@@ -166,9 +166,9 @@ class FloatHistogram:
 
         Rules: 0 the upper bound belongs to the bucket, 1 the lower, 2 neither, 3 both.
         """
-        from common.promql.gotext import short_float
+        from common.rules.format import sample_text
 
-        shown: dict[str, object] = {"count": short_float(self.count), "sum": short_float(self.sum)}
+        shown: dict[str, object] = {"count": sample_text(self.count), "sum": sample_text(self.sum)}
         buckets = []
         plain = replace(self, zero_threshold=0.0, zero_count=0.0)
         zero = Bucket(-self.zero_threshold, self.zero_threshold, self.zero_count, True, True)
@@ -176,7 +176,7 @@ class FloatHistogram:
         for bucket in (*negative, zero, *self.positive_buckets()):
             if bucket.count:
                 rule = (3 if bucket.upper_inclusive else 1) if bucket.lower_inclusive else 0
-                bounds = (short_float(bucket.lower), short_float(bucket.upper), short_float(bucket.count))
+                bounds = (sample_text(bucket.lower), sample_text(bucket.upper), sample_text(bucket.count))
                 buckets.append([rule, *bounds])
         if buckets:
             shown["buckets"] = buckets

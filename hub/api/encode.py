@@ -7,6 +7,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from common.histogram import FloatHistogram
 from common.labels import Labels
 from common.rules.format import sample_text
 
@@ -87,13 +88,22 @@ def separated(items: Iterable[bytes]) -> Iterator[bytes]:
     yield b"]" if separator == b"," else b"[]"
 
 
-def vector(labels: Sequence[Labels], row: NDArray[np.float64], ms: int) -> Iterator[bytes]:
-    """The result list of an instant query, in pieces: one value of each series."""
+def vector(
+    labels: Sequence[Labels], row: NDArray[np.float64], ms: int, histograms: NDArray[np.object_] | None = None
+) -> Iterator[bytes]:
+    """The result list of an instant query, in pieces: one value of each series, or its histogram where there is one."""
     prefix = b',"value":[' + timestamp(ms) + b',"'
+    instead = [None] * len(labels) if histograms is None else histograms.tolist()
     return separated(
         b'{"metric":%b%b%b"]}' % (metric(each), prefix, value)
-        for each, value in zip(labels, values(np.ascontiguousarray(row)), strict=True)
+        if histogram is None
+        else b'{"metric":%b,"histogram":%b}' % (metric(each), _histogram(ms, histogram))
+        for each, value, histogram in zip(labels, values(np.ascontiguousarray(row)), instead, strict=True)
     )
+
+
+def _histogram(ms: int, histogram: FloatHistogram) -> bytes:
+    return b"[%b,%b]" % (timestamp(ms), text(histogram.to_api()))
 
 
 class MatrixEncoder:
@@ -116,16 +126,46 @@ class MatrixEncoder:
         return b"[" + b"".join(pieces)[3:] + b'"]]'
 
 
+def series(
+    labels: Labels,
+    encoder: MatrixEncoder,
+    row: NDArray[np.float64],
+    presence: NDArray[np.bool_] | None,
+    timestamps: NDArray[np.int64],
+    histograms: NDArray[np.object_] | None,
+) -> bytes:
+    """One series with its floats under `values` and its histograms (object [K], None elsewhere) under `histograms`."""
+    if histograms is None:
+        return b'{"metric":%b,"values":%b}' % (metric(labels), encoder.row(row, presence))
+    there = np.ones(len(row), np.bool_) if presence is None else presence
+    native = there & histograms.astype(np.bool_)
+    parts = [b'{"metric":' + metric(labels)]
+    if (there & ~native).any() or not native.any():
+        parts.append(b'"values":' + encoder.row(row, there & ~native))
+    if native.any():
+        pairs = zip(timestamps[native].tolist(), histograms[native].tolist(), strict=True)
+        parts.append(b'"histograms":[' + b",".join(_histogram(ms, each) for ms, each in pairs) + b"]")
+    return b",".join(parts) + b"}"
+
+
 def matrix(
-    labels: Sequence[Labels], rows: NDArray[np.float64], presence: NDArray[np.bool_], timestamps: NDArray[np.int64]
+    labels: Sequence[Labels],
+    rows: NDArray[np.float64],
+    presence: NDArray[np.bool_],
+    timestamps: NDArray[np.int64],
+    histograms: NDArray[np.object_] | None = None,
 ) -> Iterator[bytes]:
-    """The result list of a range query, in pieces: rows float64 [S, K], presence bool [S, K]; empty rows left out."""
+    """The result list of a range query, in pieces: rows float64 [S, K], presence bool [S, K]; empty rows left out.
+
+    `histograms` object [S, K] holds what stands in place of values, None elsewhere.
+    """
     encoder = MatrixEncoder(timestamps)
 
     def items() -> Iterator[bytes]:
         for i, each in enumerate(labels):
             there = presence[i]
             if there.any():
-                yield b'{"metric":%b,"values":%b}' % (metric(each), encoder.row(rows[i], there))
+                native = None if histograms is None else histograms[i]
+                yield series(each, encoder, rows[i], there, timestamps, native)
 
     return separated(items())

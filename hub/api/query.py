@@ -197,15 +197,24 @@ def _body(result: Result, limit: int) -> tuple[Iterable[bytes], bool]:
             return (b"[%b,%b]" % (encode.timestamp(result.timestamp), encode.text(result.string)),), False
         case ValueType.VECTOR:
             matrix = _cut(result.matrix, limit)
-            return encode.vector(matrix.labels, matrix.values[:, 0], result.timestamp), _more(result, limit)
+            native = None if matrix.histograms is None else matrix.histograms[:, 0]
+            return encode.vector(matrix.labels, matrix.values[:, 0], result.timestamp, native), _more(result, limit)
         case ValueType.MATRIX:
             if result.matrix is not None:
                 matrix = _cut(result.matrix, limit)
-                rows = encode.matrix(matrix.labels, matrix.values, matrix.presence, matrix.timestamps)
+                rows = encode.matrix(
+                    matrix.labels, matrix.values, matrix.presence, matrix.timestamps, matrix.histograms
+                )
                 return rows, _more(result, limit)
             items = (
-                b'{"metric":%b,"values":%b}'
-                % (encode.metric(each.labels), encode.MatrixEncoder(each.timestamps).row(each.values, None))
+                encode.series(
+                    each.labels,
+                    encode.MatrixEncoder(each.timestamps),
+                    each.values,
+                    None,
+                    each.timestamps,
+                    each.histograms,
+                )
                 for each in result.series[:limit]
             )
             return encode.separated(items), len(result.series) > limit
@@ -248,9 +257,10 @@ def _rows(result: Result, most: int) -> Answer:
         return Answer([("string", result.string)], 1, notes)
     if result.matrix is not None:
         values = result.matrix.values[:most, 0].tolist()
+        native = [None] * len(values) if result.matrix.histograms is None else result.matrix.histograms[:most, 0]
         rows = [
-            (series_text(labels), sample_text(value))
-            for labels, value in zip(result.matrix.labels[:most], values, strict=True)
+            (series_text(labels), sample_text(value) if histogram is None else str(histogram))
+            for labels, value, histogram in zip(result.matrix.labels[:most], values, native, strict=True)
         ]
         return Answer(rows, len(result.matrix.labels), notes)
     found = [
