@@ -15,6 +15,7 @@ FEATURES = frozenset(
         "promql-extended-range-selectors",
         "promql-binop-fill-modifiers",
         "promql-delayed-name-removal",
+        "type-and-unit-labels",
     }
 )
 """Names of `--enable-feature`, as Prometheus has them."""

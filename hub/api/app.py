@@ -77,6 +77,7 @@ def make_app(state: ApiState) -> web.Application:
     )
     app[STATE] = state
     app[RUNNER] = QueryRunner(state)
+    app[remote.RECEIVING] = remote.Receiving()
     prefix = "/" + state.web.route_prefix.strip("/") if state.web.route_prefix.strip("/") else ""
     for path, methods, handler in ROUTES:
         for method in methods:

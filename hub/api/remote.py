@@ -14,7 +14,7 @@ from common.remote import snappy
 from common.remote.read import ReadQuery, decode_request, encode_response, encode_result, encode_series
 from common.sample import STALE_NAN
 from common.tsdb.querier import Querier
-from hub.api.envelope import bad
+from hub.api.envelope import ApiError, ErrorType, bad
 from hub.api.keys import STATE
 from hub.api.params import BODY_SECONDS
 from hub.api.runner import RUNNER
@@ -24,7 +24,19 @@ MAX_READ_SAMPLES = 5_000_000
 """Samples that one remote read may answer; Prometheus's --storage.remote.read-sample-limit is ten times that."""
 
 MAX_READ_BODY_BYTES = 1 << 20
+MAX_RECEIVING_BYTES = 64 << 20
+"""Bytes of bodies that may be on their way in at once; beyond, 503."""
 PROTOBUF = "application/x-protobuf"
+
+
+class Receiving:
+    """Counts the bytes of bodies that are being received."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+RECEIVING: web.AppKey[Receiving] = web.AppKey("receiving", Receiving)
 
 
 async def write(request: web.Request) -> web.StreamResponse:
@@ -126,17 +138,23 @@ async def _read(request: web.Request, limit: int) -> bytes:
     """The body, at most `limit` bytes and within BODY_SECONDS."""
     if request.content_length is not None and request.content_length > limit:
         raise web.HTTPRequestEntityTooLarge(limit, request.content_length)
+    receiving = request.app[RECEIVING]
     parts: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(BODY_SECONDS):
             async for part in request.content.iter_any():
                 size += len(part)
+                receiving.bytes += len(part)
                 if size > limit:
                     raise web.HTTPRequestEntityTooLarge(limit, size)
+                if receiving.bytes > MAX_RECEIVING_BYTES:
+                    raise ApiError(ErrorType.UNAVAILABLE, "too many requests are being received; try again later")
                 parts.append(part)
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"no complete body within {BODY_SECONDS:.0f} s\n") from None
+    finally:
+        receiving.bytes -= size
     return b"".join(parts)
 
 

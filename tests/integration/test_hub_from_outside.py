@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 
 from common.labels import Labels
+from common.promql.promqltest import Runner
+from common.promql.promqltest_script import pieces
 from common.remote import snappy
 from common.remote.read import encode_result, encode_series
 from tests.integration.programs import Running, Start, hub, wait_for
+from tests.integration.test_promql_over_http import Door
+from tests.promql.test_conformance import is_native, scopes
 
 pytestmark = pytest.mark.integration
 
@@ -72,6 +76,19 @@ def test_days_of_1970_in_one_request_are_answered_at_once_and_survive_a_kill(sta
     assert values(again, "m", 3000) == [3000]
     assert values(again, "sum(m)", 9) == [18]
     assert again.stop() == 0
+
+
+@pytest.mark.conformance
+@pytest.mark.parametrize("name", ["at_modifier", "functions", "staleness"])
+def test_cases_of_prometheus_pass_against_a_started_hub(name: str, start: Start, tmp_path: Path, shared: Path) -> None:
+    path = shared / "promql" / "testdata" / f"{name}.test"
+    text = next(text for _, text in scopes(path) if not is_native(text) and "@st" not in text)
+    door = Door(hub(start, tmp_path, *FLAGS).wait_ready().port)
+    try:
+        for _, commands in pieces(text):
+            Runner(door).run(commands)  # type: ignore[arg-type]
+    finally:
+        door.close()
 
 
 def test_fractional_and_negative_times_are_answered(start: Start, tmp_path: Path) -> None:

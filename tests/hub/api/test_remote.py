@@ -162,6 +162,13 @@ async def test_too_large_a_body_is_refused(remote: Remote):
     assert response.status == 413
 
 
+async def test_more_bodies_than_there_is_room_for_are_put_off(remote: Remote, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("hub.api.remote.MAX_RECEIVING_BYTES", 100)
+    response = await remote.client.post("/api/v1/write", data=bytes(101), headers=PROTOBUF)
+    assert (response.status, response.headers["Retry-After"]) == (503, "5")
+    assert (await remote.write(series(UP, (0, 1.0)))).status == 204
+
+
 async def test_a_block_that_unpacks_to_too_much_is_refused(remote: Remote):
     response = await remote.client.post("/api/v1/write", data=b"\xff\xff\xff\xff\x0f" + b"x", headers=PROTOBUF)
     assert response.status == 413
