@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from common.clock import Clock
-from common.errors import BusyError, FormatError, LimitError
+from common.errors import BusyError, FormatError, LimitError, StorageError
 from common.labels import Labels
 from common.logs import EventLog
 from common.remote import snappy
@@ -179,8 +179,9 @@ class Receiver:
                 self._store.commit()
             try:
                 self._store.append_columns(labels, own, times[part], values[part])
-            except BusyError:
-                # What is pending may be others': it need not wait for their window.
+            except (BusyError, StorageError):
+                # What is pending may be others' and need not wait for their window; and a store that paused since the
+                # disk was full goes on after a commit.
                 self._store.commit()
                 self._store.append_columns(labels, own, times[part], values[part])
 

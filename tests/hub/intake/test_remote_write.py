@@ -206,10 +206,14 @@ async def test_a_disk_that_refuses_is_an_error_and_not_an_acknowledgement(
         raise StorageError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(receiver.store, "commit", refuse)
-        with pytest.raises(StorageError):
-            await receiver.writer.take(request({UP: {0: 1.0}}), Version.V1)
+        patch.setattr(receiver.store._wal, "commit", refuse)
+        for _ in range(2):
+            with pytest.raises(StorageError):
+                await receiver.writer.take(request({UP: {0: 1.0}}), Version.V1)
+        assert receiver.store.stats().paused
     await receiver.writer.take(request({UP: {0: 1.0}}), Version.V1)
+    assert not receiver.store.stats().paused
+    receiver.crash()
     assert receiver.samples() == {UP: [(0, 1.0, False)]}
 
 
