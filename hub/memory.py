@@ -10,7 +10,8 @@ MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 SHARE = 16
 """Recent samples may stay unpacked in this part of the memory, and decoded old ones in as much again."""
-MOST_CACHE = 512 << 20
+MOST_CACHE = 256 << 20
+"""A panel over a hundred agents fits; all metrics of all of them would not fit into twice as much."""
 
 
 def total(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:

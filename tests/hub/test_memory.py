@@ -30,7 +30,7 @@ def test_unknown_memory_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory", "seal", "cache"), [(0, 64, 64), (512, 64, 64), (4096, 256, 256), (16384, 1024, 512)]
+    ("memory", "seal", "cache"), [(0, 64, 64), (512, 64, 64), (4096, 256, 256), (16384, 1024, 256)]
 )
 def test_bounds_grow_with_memory_and_the_cache_stops_at_its_most(memory: int, seal: int, cache: int) -> None:
     options = sized(StoreOptions(), memory * MIB)
