@@ -95,7 +95,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, programs() as start:
         agent = edge(start, Path(folder) / "edge", "--no-discovery.mdns").wait_ready()
         config = f'bramble: {{pull_interval: 1s, agents: ["127.0.0.1:{agent.port}"]}}\n'
-        server = hub(start, Path(folder) / "hub", "--no-discovery.mdns", config=config).wait_ready()
+        flags = ("--no-discovery.mdns", "--web.enable-remote-write-receiver")
+        server = hub(start, Path(folder) / "hub", *flags, config=config).wait_ready()
         for program, running in (("edge", agent), ("hub", server)):
             page = PAGES[program].read_text("utf-8")
             for name, content in sections(program).items():

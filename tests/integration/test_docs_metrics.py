@@ -20,6 +20,7 @@ def undocumented(program: str, running: Running) -> set[str]:
 def test_every_own_metric_of_both_programs_is_documented(start: Start, tmp_path: Path) -> None:
     agent = edge(start, tmp_path / "edge", "--no-discovery.mdns").wait_ready()
     config = f'bramble: {{pull_interval: 1s, agents: ["127.0.0.1:{agent.port}"]}}\n'
-    server = hub(start, tmp_path / "hub", "--no-discovery.mdns", config=config).wait_ready()
+    flags = ("--no-discovery.mdns", "--web.enable-remote-write-receiver")
+    server = hub(start, tmp_path / "hub", *flags, config=config).wait_ready()
     assert undocumented("edge", agent) == set(), "run `make docs`"
     assert undocumented("hub", server) == set(), "run `make docs`"
