@@ -15,7 +15,7 @@ JOBS ?= $(shell nproc)
 # Integration tests mostly wait for real programs: more at a time than there are cores.
 WAITERS ?= 4
 
-.PHONY: run demo test check lint types unit conformance integration fuzz bench-query bench-storage docs format clean
+.PHONY: run demo test check lint types unit conformance integration kills fuzz bench-query bench-storage bench-edge bench-frames bench-promql docs format clean
 
 run: $(VENV)/.run ## hub and one agent on this machine, discovered, queried, alerting
 	@$(BIN)/bramblectl run --data $(DATA)/run $(if $(HUB_PORT),--hub-port $(HUB_PORT)) $(if $(EDGE_PORT),--edge-port $(EDGE_PORT)) $(ARGS)
@@ -49,6 +49,19 @@ bench-query: $(VENV)/.dev ## queries beside Prometheus and VictoriaMetrics: PEER
 
 bench-storage: $(VENV)/.dev ## the hub's store beside Prometheus: BENCH_DATA as gen.py made it, PROMETHEUS its binary
 	$(BIN)/python -m tests.bench.storage --data $(BENCH_DATA) --prometheus $(or $(PROMETHEUS),prometheus) $(ARGS)
+
+bench-edge: $(VENV)/.dev ## the agent's CPU and memory beside node_exporter: NODE_EXPORTER its binary
+	$(BIN)/python -m tests.bench.edge_scrape --peer $(or $(NODE_EXPORTER),prometheus-node-exporter) $(ARGS)
+
+bench-frames: $(VENV)/.dev ## both encoders beside plain zstd: BENCH_DATA as gen.py made it
+	$(BIN)/python -m tests.bench.frames --data $(BENCH_DATA) $(ARGS)
+
+bench-promql: $(VENV)/.dev ## range functions beside loops, and parsing of hostile text
+	$(BIN)/python -m tests.bench.promql_functions
+	$(BIN)/python -m tests.bench.parser_hostile
+
+kills: $(VENV)/.dev ## kill -9 of log and store under ingest, 200 rounds each
+	BRAMBLE_KILL_ROUNDS=200 $(PYTEST) -m integration tests/integration/test_log_kill.py tests/integration/test_store_killed.py
 
 FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.dev ## atheris on the PromQL parser, until it finds something or FUZZ_SECONDS are over

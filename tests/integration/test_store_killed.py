@@ -1,5 +1,6 @@
 """kill -9 under ingest: what was acknowledged outside the process is there after a restart, once."""
 
+import os
 import random
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from common.tsdb.memory import read_all
 from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
 
-ROUNDS = 20
+ROUNDS = int(os.environ.get("BRAMBLE_KILL_ROUNDS", "20"))
 WRITER = """
 import sys
 from pathlib import Path
