@@ -77,5 +77,5 @@ def test_a_hub_finds_an_agent_on_the_wire_by_mdns_and_has_its_samples(
 
     found = wait_for(answer, "the agent's samples")
     assert len(found) == 1
-    assert "addresses=10.77.0.1 " in agent.output()
+    wait_for(lambda: "addresses=10.77.0.1 " in agent.output(), "the agent says where it is announced")
     assert agent.stop() == 0
