@@ -69,6 +69,8 @@ def test_rates_of_one_agent_agree_within_one_percent(start: Start, tmp_path: Pat
     theirs = prometheus(start, tmp_path / "prometheus", [address]).wait_ready()
     config = f'bramble: {{pull_interval: 1s, agents: ["{address}"]}}\n'
     ours = hub(start, tmp_path / "hub", "--no-discovery.mdns", config=config).wait_ready()
+    # Prometheus lets its targets settle for five seconds first: both must be looking when the agent comes.
+    wait_for(lambda: theirs.client.instant("up"), "Prometheus scrapes", 20)
     edge(start, tmp_path / "edge", "--no-discovery.mdns", port=port).wait_ready()
     enough = "min(count_over_time(node_cpu_seconds_total[5m]))"
     for server in (theirs, ours):
