@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
+import zstandard
 from aiohttp import web
 
 from common.clock import Clock
@@ -80,12 +81,14 @@ class Gatherer:
             results.append(CollectorResult(OWN, True, 0.0, self._own.read()))
         return results
 
-    def page(self, names: Sequence[str] | None, kind: str, compress: bool) -> bytes:
-        """A page of fresh readings in the format `text` or `openmetrics`, gzipped if asked for."""
+    def page(self, names: Sequence[str] | None, kind: str, coding: str) -> bytes:
+        """A page of fresh readings as `text` or `openmetrics`, in the coding `zstd`, `gzip` or `identity`."""
         results = self.collect(names) if self._show_own else self.runner.collect(names)
         with self._lock:
             body = self._encoders[kind].encode(reading for result in results for reading in result.samples)
-        return gzip.compress(body, 4, mtime=0) if compress else body
+        if coding == "zstd":
+            return zstandard.compress(body)
+        return gzip.compress(body, 4, mtime=0) if coding == "gzip" else body
 
 
 def federate_text(latest: Latest | None, selections: Sequence[Sequence[Matcher]], now: int) -> str:
@@ -217,20 +220,18 @@ class EdgeApi:
         chosen, without = request.query.getall("collect[]", []), request.query.getall("exclude[]", [])
         names = self._gatherer.runner.select(chosen, without) if chosen or without else None
         kind = metrics_format(",".join(request.headers.getall("Accept", [])))
-        compress = encoding(",".join(request.headers.getall("Accept-Encoding", []))) == "gzip"
-        key = (None if names is None else tuple(names), kind, compress)
+        coding = encoding(",".join(request.headers.getall("Accept-Encoding", [])))
+        key = (None if names is None else tuple(names), kind, coding)
         page = self._pages.get(key)
         if page is None:
             # Equal scrapes that arrive together share one run, so that twenty of them cost the machine one.
-            page = asyncio.get_running_loop().run_in_executor(
-                self._executor, self._gatherer.page, names, kind, compress
-            )
+            page = asyncio.get_running_loop().run_in_executor(self._executor, self._gatherer.page, names, kind, coding)
             self._pages[key] = page
             page.add_done_callback(lambda _: self._pages.pop(key, None))
         body = await asyncio.shield(page)
         headers = {"Content-Type": OPENMETRICS_CONTENT_TYPE if kind == "openmetrics" else TEXT_CONTENT_TYPE}
-        if compress:
-            headers["Content-Encoding"] = "gzip"
+        if coding != "identity":
+            headers["Content-Encoding"] = coding
         return web.Response(body=body, headers={**headers, "Vary": "Accept, Accept-Encoding"})
 
     async def _federate(self, request: web.Request) -> web.Response:

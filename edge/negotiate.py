@@ -46,7 +46,10 @@ def wants_frames(accept: str) -> bool:
     )
 
 
-def encoding(accept_encoding: str) -> Literal["gzip", "identity"]:
-    """`gzip` where the client takes it."""
+def encoding(accept_encoding: str) -> Literal["zstd", "gzip", "identity"]:
+    """`zstd` (RFC 8878) where the client names it and likes it as much as `gzip`; else `gzip` where it takes it."""
     weights = {value: weight for value, _, weight in weighted(accept_encoding)}
-    return "gzip" if weights.get("gzip", weights.get("*", 0.0)) > 0 else "identity"
+    gzip = weights.get("gzip", weights.get("*", 0.0))
+    if (zstd := weights.get("zstd", 0.0)) > 0 and zstd >= gzip:
+        return "zstd"
+    return "gzip" if gzip > 0 else "identity"

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
+import zstandard
 from aiohttp.test_utils import TestClient, TestServer
 
 from common.exposition.model import Desc
@@ -129,8 +130,12 @@ async def test_pages_are_compressed_where_the_client_takes_it(agent: SimpleNames
     async with agent.client.get("/metrics", headers={"Accept-Encoding": "gzip"}, skip_auto_headers=()) as response:
         assert response.headers["Content-Encoding"] == "gzip"
     client = TestClient(agent.client.server, auto_decompress=False)
-    async with client, client.get("/metrics", headers={"Accept-Encoding": "gzip"}) as response:
-        assert b"node_load1 0.5\n" in gzip.decompress(await response.read())
+    async with client:
+        async with client.get("/metrics", headers={"Accept-Encoding": "gzip"}) as response:
+            assert b"node_load1 0.5\n" in gzip.decompress(await response.read())
+        async with client.get("/metrics", headers={"Accept-Encoding": "gzip, zstd"}) as response:
+            assert response.headers["Content-Encoding"] == "zstd"
+            assert b"node_load1 0.5\n" in zstandard.decompress(await response.read())
 
 
 async def test_collectors_can_be_chosen_and_excluded(agent: SimpleNamespace) -> None:
@@ -296,7 +301,7 @@ def test_stale_and_absent_rows_are_not_federated() -> None:
 
 async def test_own_metrics_can_be_left_off_the_page_but_not_out_of_the_log(agent: SimpleNamespace) -> None:
     gatherer = Gatherer(agent.runner, agent.metrics, show_own=False)
-    page = gatherer.page(None, "text", False)
+    page = gatherer.page(None, "text", "identity")
     assert b"bramble_edge_" not in page
     assert b"node_load1" in page
     assert any(b"bramble_edge_slots_total" in r[0].name.encode() for r in gatherer.collect()[-1].samples)
