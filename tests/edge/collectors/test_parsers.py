@@ -15,6 +15,7 @@ from edge.collectors import (
     cpu,
     cpu_vulnerabilities,
     diskstats,
+    ethtool,
     filesystem,
     interrupts,
     kernel,
@@ -26,6 +27,7 @@ from edge.collectors import (
     pressure,
     rpi_board,
     rpi_firmware,
+    rpi_gpio,
     rpi_iio,
     rpi_mailbox,
     rpi_storage,
@@ -131,6 +133,7 @@ OTHERS: dict[str, TextParser] = {
     "life_time": lambda t, s: rpi_storage.parse_life(t),
     "w1": lambda t, s: rpi_w1.parse_temperature(t),
     "wireless": rpi_wireless.parse_wireless,
+    "gpio input": lambda t, s: rpi_gpio.parse_input(t),
     "text file": lambda t, s: textfile.parse_file(t.encode("utf-8", "surrogatepass"), 0.0),
 }
 
@@ -144,6 +147,9 @@ BINARY: dict[str, Callable[[bytes], Any]] = {
     "bss": parse_bss,
     "interface": lambda d: parse_interface(attributes(d)),
     "station": lambda d: parse_station({6: b"123456", 21: d}),
+    "ethtool statistics": lambda d: ethtool.parse_stats(d, d, 4),
+    # The kernel's answer to an ioctl has the size that was asked for; what is in it may be anything.
+    "ethtool link": lambda d: ethtool.link_readings("e", *ethtool.parse_link(d[:64].ljust(64, b"\0"), 2)),
 }
 
 WORDS = st.sampled_from(["0", "1", "-1", "9" * 400, "nan", "kB", "cpu0", ":", "=", "t=", "crc=00 YES", "/", "²"])
