@@ -98,7 +98,8 @@ def _date(seconds: Floats) -> "np.ndarray[tuple[int, ...], np.dtype[np.datetime6
 
 def _month_length(seconds: Floats) -> Floats:
     month = _date(seconds).astype("datetime64[M]")
-    length: Floats = ((month + 1).astype("datetime64[D]") - month.astype("datetime64[D]")).astype(np.float64)
+    following = (month + np.timedelta64(1, "M")).astype("datetime64[D]")
+    length: Floats = (following - month.astype("datetime64[D]")).astype(np.float64)
     return length
 
 
