@@ -7,6 +7,7 @@ search for these texts. Scrapes go through `lines.py`, which falls back to this 
 
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -265,7 +266,7 @@ _LINE_STRING_HEAD = re.compile(rb'"(?:\\[^\n]|[^\\"\n])*\\?')
 _EXEMPLAR_STRING_HEAD = re.compile(rb'"(?:\\[^\n\0]|[^\\"\n\0])*\\?')
 
 
-class Reader:
+class Reader(ABC):
     """What both formats share: tokens by state, labels, numbers, and errors that quote the input."""
 
     rules: ClassVar[dict[State, list[_Rule]]]
@@ -286,9 +287,9 @@ class Reader:
         while (entry := self.entry()) is not None:
             yield entry
 
+    @abstractmethod
     def entry(self) -> Entry | None:
         """The next entry, or None at the end; `offset` is then behind it, at the begin of a line."""
-        raise NotImplementedError
 
     # Tokens
 
