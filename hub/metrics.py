@@ -83,6 +83,11 @@ class _Views(Collector):
             ("bramble_hub_sources", "Sources that the store knows.", stats.sources),
             ("bramble_hub_schemas", "Schemas that the store knows.", stats.schemas),
             ("bramble_hub_wal_pending_bytes", "Bytes appended and not yet durable.", stats.wal_pending_bytes),
+            (
+                "bramble_hub_provisional_slots",
+                "Slots that wait for their device to know the time.",
+                stats.provisional_slots,
+            ),
             ("bramble_hub_storage_paused", "Whether the disk refused the last write (1).", float(bool(stats.paused))),
         ]
         for name, text, value in gauges:
@@ -94,6 +99,8 @@ class _Views(Collector):
             ("bramble_hub_duplicate_samples", "Samples dropped for an earlier one at their time.",
              stats.duplicate_samples),
             ("bramble_hub_late_slots", "Slots that were older than others of their series.", stats.late_slots),
+            ("bramble_hub_given_up_slots", "Slots that keep an estimated time, for want of a correction.",
+             stats.given_up_slots),
             ("bramble_hub_written_bytes", "Bytes written to the data directory.", stats.bytes_written),
             ("bramble_hub_commits", "Commits that reached the disk.", stats.commits),
             ("bramble_hub_commit_failures", "Commits that the disk refused.", stats.failed_commits),

@@ -5,7 +5,6 @@ See `common/frames/FORMAT.md`, sections PROVISIONAL and CORRECTION.
 
 import dataclasses
 import struct
-from collections import deque
 from typing import Final
 
 from common.errors import FrameError
@@ -14,6 +13,7 @@ from common.frames.model import Correction, Provisional
 
 MAX_BOOTS: Final = 256
 MAX_WAITING: Final = 10_000
+"""Frames of one source that may wait for a correction; beyond, its oldest boot keeps its estimates."""
 _RECORD = struct.Struct("<16sq")
 
 
@@ -28,35 +28,49 @@ class Waiting:
 
 
 class SourceClock:
-    """What is known of one source's boots: corrections, and slots that wait for theirs (the oldest are given up)."""
+    """What is known of one source's boots: corrections, and slots that wait for theirs."""
 
     def __init__(self) -> None:
         self.corrections: dict[bytes, Correction] = {}
-        self._waiting: deque[Waiting] = deque(maxlen=MAX_WAITING)
+        self._waiting: dict[bytes, list[Waiting]] = {}
 
-    def correct(self, frame: Frame) -> Frame:
-        """The frame at its corrected times, or as it is where no correction is known or needed."""
-        shift = self._shift(frame.provisional, int(frame.timestamps[0])) if len(frame.timestamps) else None
-        return frame if not shift else dataclasses.replace(frame, timestamps=frame.timestamps + shift)
-
-    def _shift(self, provisional: Provisional | None, first: int) -> int | None:
-        if provisional is None:
-            return None
+    def correct(self, frame: Frame) -> tuple[Frame, bytes]:
+        """The frame at its corrected times, or as it is; then the boot whose correction it waits for, b"" for none."""
+        provisional = frame.provisional
+        if provisional is None or not len(frame.timestamps):
+            return frame, b""
         correction = self.corrections.get(provisional.boot_id)
-        return None if correction is None else correction.shift(provisional, first)
+        if correction is None:
+            return frame, provisional.boot_id
+        shift = correction.shift(provisional, int(frame.timestamps[0]))
+        return dataclasses.replace(frame, timestamps=frame.timestamps + shift) if shift else frame, b""
 
     def wait(self, provisional: Provisional, arrival: int, slots: int, first: int) -> None:
         """Remember slots that were taken with estimated times."""
-        self._waiting.append(Waiting(provisional, arrival, slots, first))
+        self._waiting.setdefault(provisional.boot_id, []).append(Waiting(provisional, arrival, slots, first))
+
+    def surplus(self) -> bytes | None:
+        """The boot that has waited longest, if more frames wait than may."""
+        if sum(map(len, self._waiting.values())) <= MAX_WAITING:
+            return None
+        return next(iter(self._waiting))
+
+    def give_up(self, boot: bytes) -> int:
+        """Forget what waited for a boot's correction; how many slots."""
+        return sum(each.slots for each in self._waiting.pop(boot, ()))
+
+    @property
+    def waiting(self) -> int:
+        """Slots that wait."""
+        return sum(each.slots for frames in self._waiting.values() for each in frames)
 
     def learn(self, correction: Correction) -> list[tuple[Waiting, int]]:
         """Take a correction; the slots that waited for it, each with the milliseconds to move by."""
         self.corrections[correction.boot_id] = correction
         while len(self.corrections) > MAX_BOOTS:
             del self.corrections[next(iter(self.corrections))]
-        moves = [(each, correction.shift(each.provisional, each.first)) for each in self._waiting]
-        kept = [each for each, shift in moves if shift is None]
-        self._waiting = deque(kept, maxlen=MAX_WAITING)
+        waited = self._waiting.pop(correction.boot_id, ())
+        moves = [(each, correction.shift(each.provisional, each.first)) for each in waited]
         return [(each, shift) for each, shift in moves if shift is not None]
 
 

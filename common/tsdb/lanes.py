@@ -1,7 +1,7 @@
 """Everything that the head holds: lanes of all sources, loose samples, schemas, metadata. The caller locks."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +18,8 @@ from common.tsdb.index import LabelCache, Name, RowIndex, Target
 from common.tsdb.join import Piece
 from common.tsdb.loose import NOBODY, Loose, LooseView
 from common.tsdb.options import StoreOptions
-from common.tsdb.registry import Schemas, Selection, Selector, Source, StoredSchema, Strand
+from common.tsdb.registry import Held, Schemas, Selection, Selector, Source, StoredSchema, Strand
+from common.tsdb.wal import NO_TIME
 
 HOUR_SECONDS = 3600.0
 
@@ -75,8 +76,10 @@ class Chosen:
 class Lanes:
     """The head. Not thread-safe; what it hands out stays as it is."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, moved: Callable[[int, int], None] = lambda segment, last: None) -> None:
+        """`moved` is told where in the log samples begin that a correction moved, and up to what time they go now."""
         self._clock = clock
+        self._moved = moved
         self.sources: dict[SourceId, Source] = {}
         self.schemas = Schemas()
         self.loose = Loose()
@@ -86,6 +89,8 @@ class Lanes:
         self.series = 0
         self.samples = 0
         self.late = 0
+        self.given_up = 0
+        """Slots that keep an estimated time since no correction came in time."""
         self._selector = Selector()
 
     # What is known
@@ -138,20 +143,31 @@ class Lanes:
 
     # Samples in
 
-    def take(self, source: Source, schema: StoredSchema | None, frame: Frame) -> int:
-        """Put a frame's slots into their chunk, at their corrected times; the samples in it."""
+    def take(
+        self,
+        source: Source,
+        schema: StoredSchema | None,
+        frame: Frame,
+        place: Callable[[], int] = lambda: 0,
+        waited: float = 0.0,
+    ) -> tuple[int, int]:
+        """Put a frame's slots into their chunk, at their corrected times; how many samples, and the newest's time.
+
+        `place()` is the number of the log's segment that has the frame, `waited` how many seconds ago it came.
+        """
         if frame.correction is not None:
             self.correct(source, frame.correction)
-        frame, estimated = source.clock.correct(frame), frame
+        frame, boot = source.clock.correct(frame)
         slots = len(frame.timestamps)
         if schema is None or not slots:
-            return 0
+            return 0, NO_TIME
         if schema.hash not in source.schemas:
             self._adopt(source, schema)
-        key = (frame.header.lane, schema.hash, source.target.serial)
+        key = (frame.header.lane, schema.hash, source.target.serial, boot)
         strand = source.strands.get(key)
         if strand is None:
-            strand = source.strands[key] = Strand(frame.header.lane, schema, source.target)
+            held = Held(boot, self._clock.monotonic() - waited, place) if boot else None
+            strand = source.strands[key] = Strand(frame.header.lane, schema, source.target, held)
         if not strand.chunks or strand.chunks[-1].closed or strand.chunks[-1].slots + slots > max(SLOTS, slots):
             if strand.chunks:
                 strand.chunks[-1].close()
@@ -160,21 +176,64 @@ class Lanes:
         if chunk.slots and frame.timestamps[0] <= chunk.last:
             self.late += slots
         chunk.append(frame.timestamps, frame.values, frame.presence, self.arrival)
-        if frame.provisional is not None and frame is estimated:
+        if frame.provisional is not None and boot:
             source.clock.wait(frame.provisional, self.arrival, slots, int(frame.timestamps[0]))
         self.arrival += slots
         samples = frame.values.size
         if frame.presence is not None:
             samples -= int(np.count_nonzero(frame.presence == ABSENT))
         self.samples += samples
-        return samples
+        return samples, int(frame.timestamps[-1])
 
     def correct(self, source: Source, correction: Correction) -> None:
         """Take a correction, and move what waited for it."""
-        for waiting, shift in source.clock.learn(correction):
-            for strand in source.strands.values():
+        moves = source.clock.learn(correction)
+        for strand in source.strands.values():
+            if strand.held is not None and strand.held.boot == correction.boot_id:
                 for chunk in strand.chunks:
-                    chunk.move(waiting.arrival, waiting.slots, shift)
+                    for waiting, shift in moves:
+                        chunk.move(waiting.arrival, waiting.slots, shift)
+                self._moved(strand.held.place(), max(chunk.last for chunk in strand.chunks))
+        self._settle(source, correction.boot_id)
+
+    def release(self, source: Source, boot: bytes) -> None:
+        """Let what waits for the correction of a boot keep its estimated time, for ever."""
+        self.given_up += source.clock.give_up(boot)
+        self._settle(source, boot)
+
+    def _settle(self, source: Source, boot: bytes) -> None:
+        """Have samples that stood apart among the others, as if they came now: a cut under way has not seen them."""
+        for key in [key for key in source.strands if key[3] == boot and boot]:
+            strand = source.strands.pop(key)
+            rest = source.strands.setdefault((*key[:3], b""), Strand(strand.lane, strand.schema, strand.target))
+            for chunk in strand.chunks:
+                chunk.close()
+                chunk.arrival = np.arange(self.arrival, self.arrival + len(chunk.arrival))
+                self.arrival += len(chunk.arrival)
+            rest.chunks[:0] = strand.chunks
+
+    def overdue(self, seconds: float) -> list[tuple[Source, bytes]]:
+        """Boots whose correction some samples have waited for longer than that, or too many of them."""
+        latest = self._clock.monotonic() - seconds
+        found: dict[tuple[SourceId, bytes], tuple[Source, bytes]] = {}
+        for source in self.sources.values():
+            for strand in source.strands.values():
+                if strand.held is not None and strand.held.since < latest:
+                    found[source.id, strand.held.boot] = source, strand.held.boot
+            surplus = source.clock.surplus()
+            if surplus is not None:
+                found[source.id, surplus] = source, surplus
+        return list(found.values())
+
+    def held_from(self) -> int | None:
+        """The first segment of the log with samples that wait for a correction."""
+        strands = [strand for source in self.sources.values() for strand in source.strands.values()]
+        return min((strand.held.place() for strand in strands if strand.held is not None), default=None)
+
+    @property
+    def waiting(self) -> int:
+        """Slots that wait for a correction."""
+        return sum(source.clock.waiting for source in self.sources.values())
 
     def take_loose(self, rows: NDArray[np.int32], times: NDArray[np.int64], values: NDArray[np.float64]) -> None:
         """Add loose samples of series that `loose.table` numbers."""
@@ -185,10 +244,12 @@ class Lanes:
     # Samples out
 
     def views(self, start: int, end: int) -> list[tuple[Strand, list[View]]]:
-        """Strands with samples between the times (inclusive), and views of those chunks."""
+        """Strands with settled samples between the times (inclusive), and views of those chunks."""
         out = []
         for source in self.sources.values():
             for strand in source.strands.values():
+                if strand.held is not None:
+                    continue
                 views = [c.view() for c in strand.chunks if c.slots and c.first <= end and c.last >= start]
                 if views:
                     out.append((strand, views))
@@ -216,9 +277,11 @@ class Lanes:
         return Chosen(found, self.loose.view() if inside else None)
 
     def trim(self, before: int, arrival: int) -> bool:
-        """Drop samples below `before` that came before `arrival`; True if loose series got new numbers."""
+        """Drop settled samples below `before` that came before `arrival`; True if loose series got new numbers."""
         for source in self.sources.values():
             for strand in source.strands.values():
+                if strand.held is not None:
+                    continue
                 rest = [chunk.without(before, arrival) for chunk in strand.chunks]
                 strand.chunks = [chunk for chunk in rest if chunk is not None]
         self._forget()
@@ -279,9 +342,16 @@ class Lanes:
         """Bytes of samples."""
         return sum(chunk.size for chunk in self.chunks()) + self.loose.size
 
-    def bounds(self) -> tuple[int, int] | None:
-        """Lowest and highest timestamp."""
-        bounds = [(chunk.first, chunk.last) for chunk in self.chunks() if chunk.slots]
+    def bounds(self, settled: bool = False) -> tuple[int, int] | None:
+        """Lowest and highest timestamp, of those samples only that wait for no correction if `settled`."""
+        bounds = [
+            (chunk.first, chunk.last)
+            for source in self.sources.values()
+            for strand in source.strands.values()
+            if strand.held is None or not settled
+            for chunk in strand.chunks
+            if chunk.slots
+        ]
         if self.loose.bounds is not None:
             bounds.append(self.loose.bounds)
         return (min(low for low, _ in bounds), max(high for _, high in bounds)) if bounds else None

@@ -30,6 +30,8 @@ class StoreOptions:
     """Samples in memory beyond which full chunks are compressed there."""
     max_head_bytes: int = 0
     """Samples in memory beyond which appends are refused until the next cut; 0 for no limit."""
+    max_provisional_ms: int = 6 * 3_600_000
+    """How long samples with an estimated time wait, in memory and in the log, for the correction that moves them."""
     max_pending_bytes: int = 64 << 20
     """Appended but not committed."""
     max_quarantine_bytes: int = 64 << 20
@@ -72,6 +74,8 @@ class StoreStats:
     refused: dict[str, int]
     duplicate_samples: int
     late_slots: int
+    provisional_slots: int
+    given_up_slots: int
     blocks: int
     block_bytes: int
     cache_bytes: int

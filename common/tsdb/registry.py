@@ -3,7 +3,7 @@
 from array import array
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -155,15 +155,28 @@ def _select(schema: StoredSchema, matchers: Sequence[Matcher], outcomes: Sequenc
     return Selection(np.concatenate(columns), parts) if parts else None
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Samples that wait for the correction of `boot`: since when (monotonic s), and where in the log they begin.
+
+    `place()` is the number of the log's segment; they stay in the head, and their records in the log.
+    """
+
+    boot: bytes
+    since: float
+    place: Callable[[], int]
+
+
 class Strand:
-    """Chunks of one lane of a source under one schema and one version of its target labels, oldest arrival first."""
+    """Chunks of one lane of a source under one schema and one version of its target labels; the last one may grow."""
 
-    __slots__ = ("chunks", "lane", "schema", "target")
+    __slots__ = ("chunks", "held", "lane", "schema", "target")
 
-    def __init__(self, lane: int, schema: StoredSchema, target: Target) -> None:
+    def __init__(self, lane: int, schema: StoredSchema, target: Target, held: Held | None = None) -> None:
         self.lane = lane
         self.schema = schema
         self.target = target
+        self.held = held
         self.chunks: list[Chunk] = []
 
 
@@ -235,7 +248,8 @@ class Source:
         self.targets: list[Target] = []
         self.ledger = Ledger()
         self.clock = SourceClock()
-        self.strands: dict[tuple[int, SchemaHash, int], Strand] = {}
+        self.strands: dict[tuple[int, SchemaHash, int, bytes], Strand] = {}
+        """By lane, schema, serial of the target, and the boot whose correction they wait for (b"" for none)."""
         self.schemas: set[SchemaHash] = set()
         self.schema_times: list[float] = []
         self.prints: NDArray[np.uint64] = np.empty(0, np.uint64)

@@ -2,7 +2,7 @@
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,7 @@ from common.tsdb.records import (
 )
 from common.tsdb.registry import Source
 from common.tsdb.snapshot import copy_store
-from common.tsdb.wal import NO_TIME, RecordType, Wal
+from common.tsdb.wal import NO_TIME, RecordType, Segment, Wal
 
 MAX_METAS = 10
 """Different metadata of one metric family that is kept if it comes apart from schemas."""
@@ -69,7 +69,7 @@ class Store:
         self._clock = clock
         self._disk = files
         self._lock = threading.RLock()
-        self._head = Lanes(clock)
+        self._head = Lanes(clock, lambda segment, last: self._wal.stretch(segment, last))
         self._label_cache = LabelCache()
         self._unsettled: list[tuple[Source, Epoch, int]] = []
         self._paused = ""
@@ -115,7 +115,7 @@ class Store:
             if segment.number != before:
                 before, numbers = segment.number, {}
             try:
-                last = self._replay(segment.number, kind, body, oldest, numbers)
+                last = self._replay(segment, kind, body, oldest, numbers)
                 segment.last = max(segment.last, last)
             except FormatError:
                 # The checksum holds, so these are the bytes that were written: a later version's, or a bug's.
@@ -126,7 +126,7 @@ class Store:
             source.ledger.settle(epoch, seq)
         self._unsettled.clear()
 
-    def _replay(self, segment: int, kind: int, body: memoryview, oldest: bool, numbers: dict[int, int]) -> int:
+    def _replay(self, segment: Segment, kind: int, body: memoryview, oldest: bool, numbers: dict[int, int]) -> int:
         """Take one record again; its newest timestamp. `numbers` are the series of this segment's loose samples."""
         head = self._head
         match kind:
@@ -140,6 +140,8 @@ class Store:
                 head.source(source).set_target(labels)
             case RecordType.CORRECTION:
                 head.correct(head.source(SourceId(bytes(body[:16]))), decode_correction(bytes(body[16:])))
+            case RecordType.RELEASE:
+                head.release(head.source(SourceId(bytes(body[:16]))), bytes(body[16:32]))
             case RecordType.HAVE if oldest:
                 # Later segments repeat what records before them say; were one of those lost, its sender still has it.
                 have = parse_have(bytes(body[16:]).decode("ascii"))
@@ -156,7 +158,7 @@ class Store:
                     raise FormatError(f"loose sample of unknown series {err}") from None
                 last = int(times.max())
                 keep = np.ones(len(times), np.bool_)
-                for low, high in self._blocks.covers(segment, int(times.min()), last):
+                for low, high in self._blocks.covers(segment.number, int(times.min()), last):
                     keep &= (times < low) | (times > high)
                 head.take_loose(mapped[keep], times[keep], values[keep])
                 return last
@@ -166,7 +168,7 @@ class Store:
                 head.delete(deletion)
         return NO_TIME
 
-    def _replay_frame(self, segment: int, body: memoryview) -> int:
+    def _replay_frame(self, segment: Segment, body: memoryview) -> int:
         header = read_header(body)
         source = self._head.source(header.source)
         if (header.epoch, header.seq) in source.ledger:
@@ -175,9 +177,8 @@ class Store:
         if Flags.PROVISIONAL in header.flags:
             # It may stand elsewhere by now than its header says: taking it again costs a repeat at worst.
             covered: list[tuple[int, int]] = []
-            last = max(last, self._clock.now())
         else:
-            covered = self._blocks.covers(segment, header.first, header.last)
+            covered = self._blocks.covers(segment.number, header.first, header.last)
         if any(low <= header.first and header.last <= high for low, high in covered):
             self._note(source, header)
             return last
@@ -188,8 +189,8 @@ class Store:
         for low, high in covered:
             frame = _outside(frame, low, high)
         self._note(source, header)
-        self._head.take(source, schema, frame)
-        return last
+        waited = max(0, self._clock.now() - segment.written) / 1000
+        return max(last, self._head.take(source, schema, frame, lambda: segment.number, waited)[1])
 
     def _quarantine(self, name: str, data: bytes) -> None:
         folder = self.path / "quarantine"
@@ -302,17 +303,14 @@ class Store:
         self._log_target(source)
         if schema is not None:
             self._wal.state(RecordType.SCHEMA, schema.hash, schema.encoded)
-        last = header.last if header.slots else NO_TIME
         if frame.provisional is not None:
             known = source.clock.corrections.get(frame.provisional.boot_id)
             if known is not None:
                 body = source.id + encode_correction(known)
                 self._wal.state(RecordType.CORRECTION, source.id + known.boot_id, body)
-            # Its samples may move, up to now: the segment is needed until a block holds them there.
-            last = max(last, self._clock.now())
+        samples, last = self._head.take(source, schema, frame, self._wal.place())
         self._wal.append(RecordType.FRAME, bytes(data), last)
         self._note(source, header)
-        samples = self._head.take(source, schema, frame)
         return Appended(Outcome.ACCEPTED, samples=samples)
 
     def _reject(self, reason: str, name: str, data: bytes, detail: str) -> Appended:
@@ -436,14 +434,15 @@ class Store:
         """
         with self._maintenance:
             try:
+                self._release()
                 self._seal()
                 with self._lock:
-                    bounds = self._head.bounds()
+                    bounds, settled = self._head.bounds(), self._head.bounds(settled=True)
                 known = [block.max for block in self._blocks.current]
                 if bounds is not None:
                     known.append(bounds[1])
                 newest = min(max(known, default=0), self._clock.now())
-                before = due(newest, bounds[0]) if bounds is not None else None
+                before = due(newest, settled[0]) if settled is not None else None
                 if before is not None:
                     self._cut(before)
                 while self._blocks.compact(newest, self._meta_of):
@@ -453,6 +452,14 @@ class Store:
                 raise
             except OSError as err:
                 raise explain(err, self.path, "--storage.tsdb.path") from err
+
+    def _release(self) -> None:
+        """Stop waiting for corrections that should have come; the log says so before blocks do."""
+        with self._lock:
+            for source, boot in self._head.overdue(self._options.max_provisional_ms / 1000):
+                self._wal.begin()
+                self._wal.append(RecordType.RELEASE, source.id + boot)
+                self._head.release(source, boot)
 
     def _seal(self) -> None:
         """Compress full chunks while samples take more than `seal_bytes`; others wait for one of them at most."""
@@ -496,7 +503,13 @@ class Store:
             self._blocks.discard(paths)
             raise
         self._blocks.swap(paths, (), lambda: self._trim(before, arrival))
-        self._wal.drop(lambda segment: segment.number < log and segment.last < before)
+        self._drop_log(lambda segment: segment.number < log and segment.last < before)
+
+    def _drop_log(self, unneeded: Callable[[Segment], bool]) -> None:
+        """Drop segments of the log that are `unneeded` and hold nothing that waits for a correction."""
+        with self._lock:
+            held = self._head.held_from()
+        self._wal.drop(lambda segment: unneeded(segment) and (held is None or segment.number < held))
 
     def _trim(self, before: int, arrival: int) -> None:
         if self._head.trim(before, arrival):
@@ -548,7 +561,7 @@ class Store:
             self._blocks.drop(lambda block: block.max < horizon)
             with self._lock:
                 self._trim(horizon, self._head.arrival)
-            self._wal.drop(lambda segment: segment.last < horizon)
+            self._drop_log(lambda segment: segment.last < horizon)
         if options.retention_bytes:
             # The log comes first: what is in it is in no block yet.
             over = self._wal.size + self._blocks.size - options.retention_bytes
@@ -660,6 +673,8 @@ class Store:
                 refused=dict(self._refused),
                 duplicate_samples=self._blocks.duplicates,
                 late_slots=head.late,
+                provisional_slots=head.waiting,
+                given_up_slots=head.given_up,
                 blocks=len(blocks),
                 block_bytes=self._blocks.size,
                 cache_bytes=self._blocks.cache.size,

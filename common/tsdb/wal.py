@@ -34,6 +34,7 @@ class RecordType(IntEnum):
     DELETE = 6
     CORRECTION = 7
     SERIES = 8
+    RELEASE = 9
 
 
 Key = tuple[RecordType, bytes]
@@ -54,12 +55,16 @@ class Loss:
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """One file: its number, durable size and the newest timestamp in it (NO_TIME: none)."""
+    """One file: its number, durable size, the newest timestamp in it (NO_TIME: none).
+
+    `written`: ms, when the file was last written to, of those that recovery found.
+    """
 
     number: int
     path: Path
     size: int
     last: int = NO_TIME
+    written: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +75,8 @@ class _Batch:
     known: set[Key] = field(default_factory=set)
     stated: dict[Key, bytes] = field(default_factory=dict)
     segment: Segment | None = None
+    first: int | None = None
+    """Number of the first file with some of it."""
     file: Appender | None = None
     size: int = 0
     last: int = NO_TIME
@@ -137,7 +144,7 @@ class Wal:
                 self._damage(quarantine, path, data, 0, len(data), newest)
                 self._files.unlink(path)
                 continue
-            segment = Segment(number, path, len(data))
+            segment = Segment(number, path, len(data), written=path.stat().st_mtime_ns // 1_000_000)
             self.segments.append(segment)
             at = HEADER.size
             while at < len(data):
@@ -224,6 +231,7 @@ class Wal:
                 data = b"".join([HEADER.pack(MAGIC, VERSION, self._number), *stated, data])
                 batch.file = self._files.create(path)
                 batch.segment = Segment(self._number, path, 0)
+                batch.first = self._number if batch.first is None else batch.first
                 batch.file.write(data)
                 batch.file.sync()
                 self._files.sync_dir(self._directory)
@@ -240,7 +248,8 @@ class Wal:
             raise explain(err, path, "--storage.tsdb.path") from err
         assert batch.segment is not None
         batch.segment.size += len(data)
-        batch.segment.last = max(batch.segment.last, last)
+        with self._lock:
+            batch.segment.last = max(batch.segment.last, last)
         self.bytes_written += len(data)
 
     def _abandon(self, batch: _Batch) -> None:
@@ -264,6 +273,19 @@ class Wal:
         if batch.file is not None:
             batch.file.close()
             batch.file = None
+
+    def place(self) -> Callable[[], int]:
+        """A function that says in which segment, or in a later one, the records stand that are appended now."""
+        batch = self._batches[-1]
+        return lambda: self._number + 1 if batch.first is None else batch.first
+
+    def stretch(self, first: int, last: int) -> None:
+        """Have segments from number `first` on last up to a later time: samples in them have moved."""
+        for segment in self.segments:
+            if segment.number >= first:
+                segment.last = max(segment.last, last)
+        for batch in self._batches:
+            batch.last = max(batch.last, last)
 
     def roll(self) -> Callable[[], int]:
         """Begin a new segment with the next record; after a commit the result is a number between old and new ones."""

@@ -1,6 +1,7 @@
 """Samples stamped before their device knew the time, in the store: moved by corrections, whichever comes first."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ SOURCE = SourceId(b"s" * 16)
 BOOT, OTHER = b"b" * 16, b"o" * 16
 ROW = Labels.of(__name__="a")
 SCHEMA = Schema((SubSchema("x", (ROW,)),))
+ELSE = Schema((SubSchema("y", (Labels.of(__name__="other"),)),))
 NOW = FakeClock().now()
 WRONG = NOW - 86_400_000 * 3
 
@@ -42,6 +44,12 @@ def provisional(seq: int, first: int, monotonic: int, value: float, boot: bytes 
     return encode(key, [first, first + 1000], values, provisional=Provisional(boot, monotonic))
 
 
+def ordinary(seq: int, at: int, value: float) -> bytes:
+    """One slot of another source whose clock is right."""
+    key = FrameKey(SourceId(b"t" * 16), Epoch(1), seq, 0, ELSE.hash, Flags.SYNCED)
+    return encode(key, [at], np.array([[value]]))
+
+
 def correction(seq: int, offset: int) -> bytes:
     key = FrameKey(SOURCE, Epoch(2), seq, 0, NO_SCHEMA, Flags.SYNCED)
     return encode(key, [], np.empty((0, 0)), correction=Correction(BOOT, offset))
@@ -51,14 +59,15 @@ def open_store(path: Path) -> Store:
     return Store.open(path, StoreOptions(), FakeClock())
 
 
-def samples(store: Store) -> list[tuple[int, float | None]]:
-    return read_all(store.select([], Millis(0), Millis(NOW * 2))).get(ROW, [])
+def samples(store: Store, start: int = 0, end: int = NOW * 2) -> list[tuple[int, float | None]]:
+    return read_all(store.select([], Millis(start), Millis(end))).get(ROW, [])
 
 
 def append(store: Store, *frames: bytes) -> None:
     store.add_schema(encode_schema(SCHEMA))
+    store.add_schema(encode_schema(ELSE))
     for frame in frames:
-        assert store.append_frame(frame).outcome is Outcome.ACCEPTED
+        assert store.append_frame(frame).outcome in (Outcome.ACCEPTED, Outcome.DUPLICATE)
     store.commit()
 
 
@@ -108,15 +117,115 @@ def test_moved_samples_survive_the_cut_of_a_block_and_a_restart(tmp_path: Path) 
     store.close()
 
 
-def test_what_was_cut_at_its_estimate_is_not_lost_when_corrected(tmp_path: Path) -> None:
+FAR = Millis(NOW * 2)
+
+
+def test_samples_that_wait_for_a_correction_are_in_no_block(tmp_path: Path) -> None:
     store = open_store(tmp_path)
-    append(store, *FRAMES)
-    store.cut(WRONG + 10_000)
+    append(store, *FRAMES, ordinary(9, WRONG, 7.0))
+    store.cut(FAR)
+    assert (store.stats().blocks, store.stats().provisional_slots) == (1, 4)
+    assert samples(store) == [(WRONG, 1.0), (WRONG + 1000, 2.0), (WRONG + 5000, 3.0), (WRONG + 6000, 4.0)]
+    store.close()
+
+
+@pytest.mark.parametrize("restarts", [(), ("cut",), ("correct",), ("cut", "correct", "again")])
+def test_a_correction_after_a_cut_moves_every_sample_once_through_restarts_and_compaction(
+    tmp_path: Path, restarts: tuple[str, ...]
+) -> None:
+    store = open_store(tmp_path)
+
+    def restart(after: str) -> None:
+        nonlocal store
+        if after in restarts:
+            store.close()
+            store = open_store(tmp_path)
+            store.add_schema(encode_schema(SCHEMA))
+
+    append(store, *FRAMES, *(ordinary(10 + i, NOW - 86_400_000 + i * 7_200_000, 0.0) for i in range(12)))
+    before = WRONG - 1
+    store.cut(NOW - 3_600_000)
+    restart("cut")
     append(store, correction(0, NOW))
-    values = {value for _, value in samples(store)}
+    restart("correct")
+    assert samples(store) == EXPECTED
+    store.cut(NOW + 3000)
+    restart("again")
+    store.cut(FAR)
+    store.maintain()
     store.close()
     store = open_store(tmp_path)
-    assert {value for _, value in samples(store)} >= values == {1.0, 2.0, 3.0, 4.0}
+    assert samples(store) == EXPECTED
+    assert not samples(store, before, WRONG + 10_000)
+    assert store.stats().provisional_slots == 0
+    store.close()
+
+
+def test_a_correction_while_a_cut_is_under_way_loses_nothing(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    append(store, *FRAMES, ordinary(9, NOW - 7_200_000, 7.0))
+    write = store._blocks.write
+
+    def interrupted(*args: Any, **kwargs: Any) -> list[Path]:
+        paths = write(*args, **kwargs)
+        append(store, correction(0, NOW))
+        return paths
+
+    store._blocks.write = interrupted  # type: ignore[method-assign]
+    store.cut(FAR)
+    assert samples(store) == EXPECTED
+    store.close()
+
+
+def test_the_log_keeps_what_waits_and_lets_go_of_it_once_corrected(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    append(store, *FRAMES)
+    for seq in range(10, 13):
+        append(store, ordinary(seq, NOW, 0.0))
+        store.cut(FAR)
+    assert len(list((tmp_path / "wal").iterdir())) == 3
+    append(store, correction(0, NOW))
+    store.cut(FAR)
+    assert len(list((tmp_path / "wal").iterdir())) == 1
+    store.close()
+
+
+async def test_after_its_time_a_sample_keeps_the_estimate_for_ever(tmp_path: Path) -> None:
+    clock = FakeClock()
+    store = Store.open(tmp_path, StoreOptions(max_provisional_ms=60_000), clock)
+    append(store, *FRAMES)
+    await clock.advance(61)
+    store.maintain()
+    assert (store.stats().provisional_slots, store.stats().given_up_slots) == (0, 4)
+    append(store, provisional(2, WRONG + 10_000, 10_500, 5.0))
+    estimates = [(WRONG, 1.0), (WRONG + 1000, 2.0), (WRONG + 5000, 3.0), (WRONG + 6000, 4.0)]
+    for _ in range(2):
+        append(store, correction(0, NOW))
+        assert samples(store) == [*estimates, (NOW + 10_500, 5.0), (NOW + 11_500, 6.0)]
+        store.close()
+        store = open_store(tmp_path)
+    store.cut(FAR)
+    assert samples(store) == [*estimates, (NOW + 10_500, 5.0), (NOW + 11_500, 6.0)]
+    store.close()
+
+
+def test_of_too_many_waiting_frames_the_oldest_boot_keeps_its_estimates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.tsdb.clocks.MAX_WAITING", 2)
+    store = open_store(tmp_path)
+    append(store, provisional(0, WRONG, 500, 1.0, OTHER), *(provisional(i, WRONG + 5000 * i, 0, 3.0) for i in (1, 2)))
+    store.maintain()
+    assert (store.stats().provisional_slots, store.stats().given_up_slots) == (4, 2)
+    store.close()
+
+
+def test_retention_spares_what_waits_since_its_time_is_not_known(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, StoreOptions(retention_ms=3_600_000), FakeClock())
+    append(store, *FRAMES, ordinary(9, NOW, 0.0))
+    store.maintain()
+    append(store, correction(0, NOW - 10_000))
+    assert len(samples(store)) == 4
     store.close()
 
 

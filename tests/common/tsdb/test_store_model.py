@@ -13,7 +13,20 @@ import pytest
 from hypothesis import given, settings
 
 from common.frames.codec import encode
-from common.frames.model import ABSENT, STALE, Epoch, FrameKey, Schema, SourceId, SubSchema, encode_schema
+from common.frames.model import (
+    ABSENT,
+    NO_SCHEMA,
+    STALE,
+    Correction,
+    Epoch,
+    Flags,
+    FrameKey,
+    Provisional,
+    Schema,
+    SourceId,
+    SubSchema,
+    encode_schema,
+)
 from common.labels import Labels, Matcher, MatchType
 from common.sample import STALE_NAN, Millis
 from common.testing import FakeClock
@@ -47,6 +60,36 @@ class AppendOp:
 
 
 @dataclass(frozen=True)
+class ProvisionalOp:
+    """A frame with an estimated time, and a time after its correction, that nothing else has."""
+
+    source: int
+    boot: int
+    seq: int
+    schema: int
+    cells: tuple[tuple[float, int], ...]
+
+    @property
+    def monotonic(self) -> int:
+        return 10_000 * self.seq
+
+    @property
+    def times(self) -> list[int]:
+        first = 500_007 + 100_000 * (2 * self.source + self.boot) + self.monotonic
+        return [first, first + 1000]
+
+
+@dataclass(frozen=True)
+class CorrectOp:
+    source: int
+    boot: int
+
+    @property
+    def offset(self) -> int:
+        return 1_600_000_000_003 + 100_000 * (2 * self.source + self.boot)
+
+
+@dataclass(frozen=True)
 class TargetOp:
     source: int
     target: int
@@ -69,7 +112,7 @@ class DeleteOp:
     end: int
 
 
-Op = AppendOp | TargetOp | CutOp | LooseOp | DeleteOp | str
+Op = AppendOp | ProvisionalOp | CorrectOp | TargetOp | CutOp | LooseOp | DeleteOp | str
 
 
 @st.composite
@@ -89,6 +132,16 @@ def append_ops(draw: st.DrawFn) -> AppendOp:
         schema,
         times,
         cells,
+    )
+
+
+@st.composite
+def provisional_ops(draw: st.DrawFn) -> ProvisionalOp:
+    schema = draw(st.integers(0, len(SCHEMAS) - 1))
+    size = SCHEMAS[schema].rows * 2
+    cells = draw(st.lists(st.tuples(VALUES, st.sampled_from([0, 1, 1, 1, 2])), min_size=size, max_size=size))
+    return ProvisionalOp(
+        draw(st.integers(0, 1)), draw(st.integers(0, 1)), draw(st.integers(0, 3)), schema, tuple(cells)
     )
 
 
@@ -115,7 +168,10 @@ OPS = st.one_of(
     append_ops(),
     append_ops(),
     st.builds(TargetOp, st.integers(0, 1), st.integers(0, len(TARGETS) - 1)),
-    st.sampled_from(["commit", "restart", "maintain", "clean"]),
+    provisional_ops(),
+    provisional_ops(),
+    st.builds(CorrectOp, st.integers(0, 1), st.integers(0, 1)),
+    st.sampled_from(["commit", "restart", "maintain", "clean", "give up"]),
     st.builds(CutOp, st.sampled_from([1, 2000, 3000, 51_000, 2**50])),
 )
 
@@ -127,6 +183,9 @@ class Model:
         self.samples = MemoryQuerier()
         self.targets = {source: Labels() for source in range(2)}
         self.frames: dict[tuple[int, int, int], AppendOp] = {}
+        self.provisional: dict[tuple[int, int, int], ProvisionalOp] = {}
+        self.corrected: set[tuple[int, int]] = set()
+        self.waiting: list[tuple[ProvisionalOp, Labels, int]] = []
 
     def append(self, op: AppendOp) -> Outcome:
         key = (op.source, op.epoch, op.seq)
@@ -141,6 +200,47 @@ class Model:
                 if state != ABSENT:
                     self.samples.add(full, time, STALE_NAN if state == STALE else value)
         return Outcome.ACCEPTED
+
+    def append_provisional(self, op: ProvisionalOp) -> Outcome:
+        key = (op.source, op.boot, op.seq)
+        if key in self.provisional:
+            same = provisional_bytes(self.provisional[key]) == provisional_bytes(op)
+            return Outcome.DUPLICATE if same else Outcome.QUARANTINED
+        self.provisional[key] = op
+        for row, labels in enumerate(SCHEMAS[op.schema].labels()):
+            full = self.targets[op.source].merge(labels)
+            for slot, time in enumerate(op.times):
+                value, state = op.cells[row * 2 + slot]
+                if state == ABSENT:
+                    continue
+                self.samples.add(full, time, STALE_NAN if state == STALE else value)
+                self.waiting.append((op, full, time))
+        if (op.source, op.boot) in self.corrected:
+            self.correct(CorrectOp(op.source, op.boot))
+        return Outcome.ACCEPTED
+
+    def correct(self, op: CorrectOp) -> None:
+        self.corrected.add((op.source, op.boot))
+        kept = []
+        for each, labels, time in self.waiting:
+            if (each.source, each.boot) == (op.source, op.boot):
+                self.samples.shift(labels, time, each.monotonic + op.offset - each.times[0])
+            else:
+                kept.append((each, labels, time))
+        self.waiting = kept
+
+
+def provisional_bytes(op: ProvisionalOp) -> bytes:
+    schema = SCHEMAS[op.schema]
+    values = np.array([value for value, _ in op.cells]).reshape(schema.rows, 2)
+    states = np.array([state for _, state in op.cells], np.uint8).reshape(schema.rows, 2)
+    key = FrameKey(SOURCES[op.source], Epoch(10 + op.boot), op.seq, 0, schema.hash, Flags.PROVISIONAL)
+    return encode(key, op.times, values, states, provisional=Provisional(bytes([op.boot]) * 16, op.monotonic))
+
+
+def correction_bytes(op: CorrectOp) -> bytes:
+    key = FrameKey(SOURCES[op.source], Epoch(20), op.boot, 0, NO_SCHEMA, Flags.SYNCED)
+    return encode(key, [], np.empty((0, 0)), correction=Correction(bytes([op.boot]) * 16, op.offset))
 
 
 def same_frame(left: AppendOp, right: AppendOp) -> bool:
@@ -175,8 +275,9 @@ def short_chunks() -> Iterator[None]:
 def run(ops: list[Op], start: int, end: int, matcher: Matcher) -> None:
     model = Model()
     with tempfile.TemporaryDirectory() as folder:
-        options = StoreOptions(wal_segment_bytes=2000, retention_ms=0, seal_bytes=0)
-        store = Store.open(Path(folder), options, FakeClock(), UnsyncedFiles())
+        options = StoreOptions(wal_segment_bytes=2000, retention_ms=0, seal_bytes=0, max_provisional_ms=5000)
+        clock = FakeClock()
+        store = Store.open(Path(folder), options, clock, UnsyncedFiles())
         try:
             for schema in SCHEMAS:
                 store.add_schema(encode_schema(schema))
@@ -184,6 +285,15 @@ def run(ops: list[Op], start: int, end: int, matcher: Matcher) -> None:
                 match op:
                     case AppendOp():
                         assert store.append_frame(frame_bytes(op)).outcome is model.append(op)
+                    case ProvisionalOp():
+                        assert store.append_frame(provisional_bytes(op)).outcome is model.append_provisional(op)
+                    case CorrectOp():
+                        store.append_frame(correction_bytes(op))
+                        model.correct(op)
+                    case "give up":
+                        clock.pass_by(10)
+                        store.maintain()
+                        model.waiting.clear()
                     case TargetOp():
                         store.set_target(SOURCES[op.source], TARGETS[op.target])
                         model.targets[op.source] = TARGETS[op.target]
@@ -204,7 +314,7 @@ def run(ops: list[Op], start: int, end: int, matcher: Matcher) -> None:
                         store.maintain()
                     case _:
                         store.close()
-                        store = Store.open(Path(folder), options, FakeClock(), UnsyncedFiles())
+                        store = Store.open(Path(folder), options, clock, UnsyncedFiles())
                         for schema in SCHEMAS:
                             store.add_schema(encode_schema(schema))
                 compare(store, model.samples, start, end, matcher)
