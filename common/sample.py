@@ -54,3 +54,23 @@ class Sample:
     labels: Labels
     value: float
     timestamp: Millis | None = None
+
+
+FAMILY_SUFFIXES: dict[MetricType, tuple[str, ...]] = {
+    MetricType.COUNTER: ("_total", "_created"),
+    MetricType.INFO: ("_info",),
+    MetricType.HISTOGRAM: ("_bucket", "_count", "_sum", "_created"),
+    MetricType.GAUGE_HISTOGRAM: ("_bucket", "_gcount", "_gsum"),
+    MetricType.SUMMARY: ("", "_count", "_sum", "_created"),
+    MetricType.STATESET: ("",),
+    MetricType.GAUGE: ("",),
+    MetricType.UNKNOWN: ("",),
+}
+"""What OpenMetrics appends to a family's name to name its samples, by type (section 5)."""
+
+_ENDINGS = ("_total", "_created", "_info", "_bucket", "_count", "_sum", "_gcount", "_gsum")
+
+
+def families(metric: str) -> list[str]:
+    """Names of families that a metric of this name may belong to: its own, and those without a suffix of a part."""
+    return [metric, *(metric.removesuffix(each) for each in _ENDINGS if metric.endswith(each) and metric != each)]

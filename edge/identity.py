@@ -7,10 +7,10 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.edgelog.segment import header_source
 from common.files import Files, write_atomic
 from common.frames.model import SourceId
 from common.logs import EventLog
-from edge.log_segment import header_source
 
 FILE = "identity.json"
 _SERIALS = ("proc/device-tree/serial-number", "sys/firmware/devicetree/base/serial-number")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from common.clock import Clock
+from common.edgelog.reader import Pending
+from common.edgelog.segment import PROVISIONAL, Entry
 from common.errors import FormatError, LimitError, StorageError
 from common.files import SYSTEM_FILES, DirectoryLock, Files, explain
 from common.frames.model import (
@@ -32,8 +34,7 @@ from common.logs import EventLog
 from common.sample import Millis
 from edge.identity import Machine, identify
 from edge.log_disk import DiskStats, LogDisk, Unit
-from edge.log_segment import PROVISIONAL, Entry
-from edge.log_types import LogOptions, LogReply, LogStats, Order, Overflow, Pending
+from edge.log_types import LogOptions, LogReply, LogStats, Order, Overflow
 from edge.timekeeper import Stamp, Timekeeper
 
 __all__ = ["Log", "LogOptions", "LogReply", "LogStats", "Order", "Overflow", "Pending"]

@@ -1,37 +1,26 @@
 """The edge log's files: opening after any crash, one write and fsync a commit, retention, reading. Blocking."""
 
 import contextlib
-import errno
-import os
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from common.errors import FrameError
-from common.files import Appender, Files
-from common.frames.envelope import check, read_records
-from common.frames.model import Correction, Epoch, Schema, SchemaHash, SourceId, encode_schema, read_header
-from common.frames.ranges import RangeSet
-from common.logs import EventLog
-from common.sample import Millis
-from edge.log_segment import (
-    CORRECTIONS,
-    HEADER_SIZE,
+from common.edgelog.reader import Loss, Segment, SegmentReader, read_trailer, segment_files, segment_name
+from common.edgelog.segment import (
     Entry,
     Scan,
     Summary,
-    decode_trailer,
     encode_header,
     header_source,
     join_have,
     scan,
-    trailer_length,
-    whole_schema,
 )
+from common.files import Appender, Files
+from common.frames.model import Epoch, Schema, SchemaHash, SourceId, encode_schema, read_header
+from common.frames.ranges import RangeSet
+from common.logs import EventLog
+from common.sample import Millis
 
-MAX_INDEXES: Final = 8
 _log = EventLog("log")
 
 
@@ -45,19 +34,8 @@ class Unit:
     schema: Schema | None
 
 
-@dataclass(slots=True, eq=False)
-class Segment:
-    """One file. `size` counts its durable bytes; nothing beyond is read."""
-
-    number: int
-    path: Path
-    size: int
-    summary: Summary
-    subs: set[SchemaHash] = field(default_factory=set)
-
-
 @dataclass(slots=True)
-class DiskStats:
+class DiskStats(Loss):
     """Counters since the start; bytes and frames."""
 
     bytes_written: int = 0
@@ -65,30 +43,20 @@ class DiskStats:
     frames_expired: int = 0
     segments_expired: int = 0
     recovered_frames: int = 0
-    lost_bytes: int = 0
-    lost_frames: int = 0
-    quarantined_segments: int = 0
 
 
-def segment_name(number: int) -> str:
-    """The file name of segment `number`."""
-    return f"{number:016x}.seg"
-
-
-class LogDisk:
+class LogDisk(SegmentReader):
     """Segments in a directory. Not thread-safe, but for `read`, which may run beside one writer."""
 
     def __init__(self, directory: Path, files: Files, source: SourceId) -> None:
         """Open what is in `directory`, repairing the newest segment as far as the disk allows."""
+        super().__init__()
         self.directory = directory
         self.files = files
         self.source = source
-        self.stats = DiskStats()
-        self.segments: list[Segment] = []
-        self.corrections: dict[bytes, Correction] = {}
+        self.loss = self.stats = DiskStats()
         self._bad: list[tuple[Path, int]] = []
         self._former = [(path, path.stat().st_size) for path in sorted(directory.glob("former-*/*"))]
-        self._indexes: OrderedDict[int, Scan] = OrderedDict()
         self._active: Segment | None = None
         self._out: Appender | None = None
         self._index: Scan | None = None
@@ -118,32 +86,20 @@ class LogDisk:
     # Opening
 
     def _recover(self) -> None:
-        numbers = []
-        for path in self.directory.iterdir():
-            stem, _, kind = path.name.partition(".")
-            if kind not in ("seg", "bad") or len(stem) != 16:
-                continue
-            try:
-                number = int(stem, 16)
-            except ValueError:
-                continue
+        for number, path in segment_files(self.directory):
             self._next = max(self._next, number + 1)
-            if kind == "bad":
-                self._bad.append((path, path.stat().st_size))
-            else:
-                numbers.append((number, path))
-        for number, path in sorted(numbers):
             try:
-                self._open_segment(number, path)
+                if path.suffix == ".bad":
+                    self._bad.append((path, path.stat().st_size))
+                else:
+                    self._open_segment(number, path)
             except OSError as err:
                 _log.error("segment cannot be read", path=path, error=err)
                 self.stats.quarantined_segments += 1
-        for segment in self.segments:
-            if segment.summary.bits & CORRECTIONS:
-                self._collect(segment)
+        self.collect()
 
     def _open_segment(self, number: int, path: Path) -> None:
-        summary = self._read_trailer(path)
+        summary = read_trailer(path)
         size = path.stat().st_size
         if summary is not None:
             self.segments.append(Segment(number, path, size, summary))
@@ -172,21 +128,6 @@ class LogDisk:
             except OSError as err:
                 _log.warn("segment not finished, it will be read whole at each start", path=path, error=err)
 
-    def _read_trailer(self, path: Path) -> Summary | None:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size < HEADER_SIZE:
-                return None
-            file.seek(max(0, size - 8))
-            length = trailer_length(file.read(8))
-            if length is None or length > size:
-                return None
-            file.seek(size - length)
-            try:
-                return decode_trailer(file.read(length))
-            except FrameError:
-                return None
-
     def _set_aside(self, path: Path, bad: bool, size: int) -> None:
         try:
             if not bad or not size:
@@ -200,19 +141,9 @@ class LogDisk:
         except OSError as err:
             _log.warn("unreadable segment stays where it is", path=path, error=err)
 
-    def _collect(self, segment: Segment) -> None:
-        index = self._load(segment)
-        if index is None:
-            return
-        for _, _, frame in self._frames(segment, index.entries):
-            self.note(frame)
-
-    def note(self, frame: bytes) -> None:
-        """Remember the correction that a frame carries, if any."""
-        if read_header(frame).slots == 0:
-            correction = read_records(frame)[2]
-            if correction is not None:
-                self.corrections[correction.boot_id] = correction
+    def load(self, segment: Segment) -> Scan | None:
+        """As SegmentReader.load; the index of the segment that is written is at hand."""
+        return self._index if segment is self._active and self._index is not None else super().load(segment)
 
     # Writing
 
@@ -276,7 +207,7 @@ class LogDisk:
             with contextlib.suppress(OSError):
                 self._finish(self._out, self._active)
                 self._out.truncate(self._out.size)
-            self._keep(self._active.number, self._index)
+            self.keep(self._active.number, self._index)
             self._out.close()
         self._active = self._out = self._index = None
 
@@ -294,7 +225,7 @@ class LogDisk:
             with contextlib.suppress(OSError):
                 self.files.unlink(segment.path)
         elif self._index is not None:
-            self._keep(segment.number, self._index)
+            self.keep(segment.number, self._index)
         self._active = self._out = self._index = None
 
     def close(self) -> None:
@@ -331,110 +262,3 @@ class LogDisk:
     @staticmethod
     def _before(path: Path, oldest: Millis | None) -> bool:
         return oldest is not None and path.stat().st_mtime * 1000 < oldest
-
-    # Reading
-
-    def frames(self, have: dict[Epoch, RangeSet], newest: bool) -> Iterator[tuple[Epoch, int, bytes]]:
-        """Frames that `have` lacks, newest or oldest first, each verified; damaged ones are counted and left out."""
-        segments = list(self.segments)
-        for segment in reversed(segments) if newest else segments:
-            held = segment.summary.have
-            if not any(have.get(epoch, RangeSet()).missing(numbers) for epoch, numbers in list(held.items())):
-                continue
-            index = self._load(segment)
-            if index is not None:
-                entries = [e for e in index.entries if e.seq not in have.get(e.epoch, RangeSet())]
-                yield from self._frames(segment, entries[::-1] if newest else entries)
-
-    def between(self, start: int, end: int) -> Iterator[tuple[Epoch, int, bytes]]:
-        """Frames that may hold samples from `start` to `end`, oldest first, of the segments there are now."""
-        return self._between([s for s in self.segments if s.summary.overlaps(start, end)], start, end)
-
-    def _between(self, segments: list[Segment], start: int, end: int) -> Iterator[tuple[Epoch, int, bytes]]:
-        for segment in segments:
-            index = self._load(segment)
-            if index is not None:
-                yield from self._frames(segment, [e for e in list(index.entries) if e.overlaps(start, end)])
-
-    def schemas(self, start: int, end: int) -> set[SchemaHash]:
-        """Schemas of the segments that may hold samples from `start` to `end`."""
-        found = [s.summary.schemas for s in list(self.segments) if s.summary.overlaps(start, end)]
-        return set().union(*found)
-
-    def _frames(self, segment: Segment, entries: Sequence[Entry]) -> Iterator[tuple[Epoch, int, bytes]]:
-        try:
-            fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return  # retention was faster
-        try:
-            for entry in entries:
-                data = os.pread(fd, entry.length, entry.offset)
-                try:
-                    header = check(data)
-                    if (header.epoch, header.seq) != (entry.epoch, entry.seq):
-                        raise FrameError("another frame stands there")
-                except FrameError as err:
-                    self._lose(segment, entry.epoch, entry.seq, str(err))
-                    continue
-                yield entry.epoch, entry.seq, data
-        finally:
-            os.close(fd)
-
-    def schema(self, digest: SchemaHash) -> bytes | None:
-        """The whole schema of that hash, from the newest segment that holds it."""
-        for segment in reversed(list(self.segments)):
-            if digest not in segment.summary.schemas:
-                continue
-            try:
-                index = self._load(segment)
-                encoded = whole_schema(self._read(segment), index, digest) if index is not None else None
-            except (FileNotFoundError, FrameError):
-                continue
-            if encoded is not None:
-                return encoded
-        return None
-
-    def _read(self, segment: Segment) -> bytes:
-        with segment.path.open("rb") as file:
-            return file.read(segment.size)
-
-    def _load(self, segment: Segment) -> Scan | None:
-        if segment is self._active and self._index is not None:
-            return self._index
-        known = self._indexes.get(segment.number)
-        if known is not None:
-            return known
-        try:
-            index = scan(self._read(segment))
-        except FileNotFoundError:
-            return None
-        except OSError as err:
-            if err.errno != errno.EIO:
-                raise
-            self._lose_all(segment, str(err))
-            return None
-        present = index.summary.have
-        for epoch, numbers in list(segment.summary.have.items()):
-            for seq in present.get(epoch, RangeSet()).missing(numbers):
-                self._lose(segment, epoch, seq, "damaged")
-        self._keep(segment.number, index)
-        return index
-
-    def _keep(self, number: int, index: Scan | None) -> None:
-        if index is not None:
-            self._indexes[number] = index
-            while len(self._indexes) > MAX_INDEXES:
-                self._indexes.popitem(last=False)
-
-    def _lose(self, segment: Segment, epoch: Epoch, seq: int, reason: str) -> None:
-        held = segment.summary.have.get(epoch, RangeSet())
-        if seq in held:
-            segment.summary.have[epoch] = RangeSet.of(seq).missing(held)
-            self.stats.lost_frames += 1
-            _log.error("frame lost", path=segment.path, epoch=f"{epoch:016x}", seq=seq, error=reason)
-
-    def _lose_all(self, segment: Segment, reason: str) -> None:
-        lost = sum(numbers.count for numbers in segment.summary.have.values())
-        self.stats.lost_frames += lost
-        segment.summary.have = {}
-        _log.error("segment unreadable", path=segment.path, frames=lost, error=reason)

@@ -1,10 +1,9 @@
 """Words of the edge's log: its limits, what readers get, its counters."""
 
-from array import array
 from dataclasses import dataclass
 from enum import StrEnum
 
-from common.frames.model import Epoch, Flags, Provisional, Schema
+from common.frames.model import Epoch
 from common.frames.ranges import RangeSet
 from common.sample import Millis
 
@@ -74,15 +73,3 @@ class LogStats:
     clock_steps: int
     provisional: bool
     oldest: Millis | None
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """Slots of a lane that are not in a frame yet, as the arguments of `common.frames.writer.encode`."""
-
-    schema: Schema
-    flags: Flags
-    provisional: Provisional | None
-    timestamps: list[int]
-    columns: "list[array[float]]"
-    presences: list[bytes | None]

@@ -1,25 +1,17 @@
-"""bramblectl: run a local fleet, query a hub."""
+"""bramblectl: run a local fleet, query hubs, agents and their files."""
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from common.clock import SystemClock
-from common.ctl import local
-from common.ctl.client import Client
-from common.ctl.table import render
+from common.ctl import local, query
+from common.ctl.arguments import port
 from common.errors import BrambleError
-from common.labels import Labels
 from common.supervisor import until_signal
-
-
-def port(text: str) -> int:
-    """A TCP port number for argparse."""
-    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
-        return int(text)
-    raise argparse.ArgumentTypeError(f'expected a port from 1 to 65535, got "{text}"')
 
 
 def parser() -> argparse.ArgumentParser:
@@ -40,29 +32,23 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--trees", type=Path, required=True, help="folder of fixture Pis (NAME/proc, NAME/sys)"
             )
-    query = commands.add_parser("query", help="an instant query, as a table", allow_abbrev=False)
-    query.add_argument("--url", default="http://localhost:9090", help="the hub (default: %(default)s)")
-    query.add_argument("--time", type=float, help="Unix seconds (default: now)")
-    query.add_argument("expression", help="PromQL")
+    query.add_to(commands)
     return root
-
-
-def query(url: str, expression: str, time: float | None) -> None:
-    """Print an instant query's result as a table."""
-    points = Client(url.rstrip("/")).instant(expression, time)
-    rows = [(str(Labels.of(dict(p.labels))), repr(p.value).removesuffix(".0")) for p in points]
-    print(render(("SERIES", "VALUE"), rows, right=frozenset({1})) if rows else "(no series)")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point; exit status 0, 1 for a failure, 2 for a wrong command line."""
     args = parser().parse_args(argv)
-    try:
-        if args.command == "query":
-            query(args.url, args.expression, args.time)
-            return
-    except BrambleError as err:
-        sys.exit(f"bramblectl: {err}")
+    clock = SystemClock()
+    if "handler" in args:
+        try:
+            sys.exit(args.handler(args, clock))
+        except BrokenPipeError:
+            # Who reads no further (head, less) needs no more; what Python still holds must not be flushed at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except (BrambleError, OSError) as err:
+            sys.exit(f"bramblectl: {err}")
     options = local.Options(
         args.data.resolve(), args.hub_port, args.edge_port, args.mdns, args.once, getattr(args, "trees", None)
     )
@@ -70,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     async def program() -> None:
         nonlocal status
-        status = await local.run(options, SystemClock())
+        status = await local.run(options, clock)
 
     asyncio.run(until_signal(program))
     sys.exit(status)

@@ -62,7 +62,7 @@ class Client:
 
     def instant(self, expression: str, time: float | None = None) -> list[Point]:
         """An instant query's vector (or scalar, as one point without labels)."""
-        data = self.api("/api/v1/query", {"query": expression} | ({"time": repr(time)} if time is not None else {}))
+        data = self.query(expression, time)
         try:
             if data["resultType"] == "vector":
                 return [Point(r["metric"], float(r["value"][0]), float(r["value"][1])) for r in data["result"]]
@@ -71,6 +71,21 @@ class Client:
         except (KeyError, TypeError, ValueError, IndexError) as err:
             raise RemoteError(f"{self.base}: unexpected shape of a query result: {err!r}") from None
         raise RemoteError(f"expected an expression that gives a vector or scalar, got a {data['resultType']}")
+
+    def query(self, expression: str, time: float | None = None) -> dict[str, Any]:
+        """The field `data` of an instant query's answer; Unix seconds."""
+        return self._data("/api/v1/query", {"query": expression} | ({"time": repr(time)} if time is not None else {}))
+
+    def query_range(self, expression: str, start: float, end: float, step: float) -> dict[str, Any]:
+        """The field `data` of a range query's answer; Unix seconds."""
+        steps = {"start": repr(start), "end": repr(end), "step": repr(step)}
+        return self._data("/api/v1/query_range", {"query": expression} | steps)
+
+    def _data(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
+        data = self.api(path, query)
+        if not isinstance(data, dict):
+            raise RemoteError(f"{self.base}{path}: not an answer of a Prometheus API")
+        return data
 
     def ready(self) -> bool:
         """Whether `/-/ready` answers 200."""

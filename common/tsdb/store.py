@@ -26,7 +26,7 @@ from common.frames.model import (
 )
 from common.frames.ranges import Have, format_have, parse_have
 from common.labels import Labels, Matcher
-from common.sample import MetricMeta, Millis
+from common.sample import MetricMeta, Millis, families
 from common.tsdb.block import Block
 from common.tsdb.blocks import Blocks, block_pieces
 from common.tsdb.build import Shape
@@ -77,25 +77,30 @@ class Store:
         self._refused: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
         self._directory_lock: DirectoryLock | None = None
+        self._closed_for_good = False
         self._maintenance = threading.Lock()
         self._blocks = Blocks(path / "blocks", files, self._lock, DecodeCache(options.cache_bytes))
         self._wal = Wal(path / "wal", files, options.wal_segment_bytes, self._lock, self._had)
 
     @classmethod
-    def open(cls, path: Path, options: StoreOptions, clock: Clock, files: Files = SYSTEM_FILES) -> "Store":
+    def open(
+        cls, path: Path, options: StoreOptions, clock: Clock, files: Files = SYSTEM_FILES, *, exclusive: bool = True
+    ) -> "Store":
         """Open or create the store in `path`; StorageError if it can't be used or another process has it.
 
-        Damaged records never stop it: they are quarantined or cut off, and `stats().loss` says how much.
+        Damaged records never stop it: they are quarantined or cut off, and `stats().loss` says how much. Not
+        `exclusive`, it asks nobody for leave: see `common.tsdb.frozen`.
         """
         store = cls(path, options, clock, files)
         try:
             for folder in (path, path / "wal", path / "blocks", path / "quarantine"):
                 files.mkdir(folder)
-            store._directory_lock = DirectoryLock(path, "hub")
+            if exclusive:
+                store._directory_lock = DirectoryLock(path, "hub")
             try:
                 store._recover()
             except BaseException:
-                store._directory_lock.close()
+                store._release()
                 raise
         except StorageError:
             raise
@@ -552,7 +557,7 @@ class Store:
 
     def _meta_of(self, metric: str) -> list[MetricMeta]:
         with self._lock:
-            return list(self._head.meta.get(metric, {}))
+            return [meta for name in families(metric) for meta in self._head.meta.get(name, {})]
 
     def _retain(self, newest: int) -> None:
         options = self._options
@@ -573,15 +578,19 @@ class Store:
 
     def close(self) -> None:
         """Commit, then release files and lock. Idempotent."""
-        lock, self._directory_lock = self._directory_lock, None
-        if lock is None:
+        closed, self._closed_for_good = self._closed_for_good, True
+        if closed:
             return
         try:
             self.commit()
         finally:
-            self._wal.close()
-            self._blocks.close()
-            lock.close()
+            self._release()
+
+    def _release(self) -> None:
+        self._wal.close()
+        self._blocks.close()
+        if self._directory_lock is not None:
+            self._directory_lock.close()
 
     # Reading
 
@@ -646,6 +655,22 @@ class Store:
             return {key: list(metas) for key, metas in self._head.meta.items()}
 
     # About itself
+
+    def cells(self) -> Counter[str]:
+        """A bound of the samples that are stored, by metric name."""
+        low, high = -(1 << 63), (1 << 63) - 1
+        with self._lock:
+            blocks, found, loose = self._blocks.current, self._head.views(low, high), self._head.loose.view()
+        strands = [(strand.schema, strand.target, views) for strand, views in found]
+        cells = Counter(HeadOrigin(strands, loose, low, high).metrics())
+        for block in blocks:
+            cells.update(block.metrics())
+        return cells
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks there are now, for statistics."""
+        return self._blocks.current
 
     def cardinality(self, limit: int = 10) -> Cardinality:
         """Where the series of the head come from, `limit` lines a list."""

@@ -6,10 +6,11 @@ import asyncio
 from aiohttp import web
 
 from common.labels import Matcher
+from common.times import MAX_TIME, MIN_TIME
 from hub.api import encode
 from hub.api.envelope import ApiError, ErrorType, bad_parameter, success
 from hub.api.keys import STATE
-from hub.api.params import MAX_TIME, MIN_TIME, match_params, read_form, time_param
+from hub.api.params import match_params, read_form, time_param
 from hub.api.state import Admin
 
 

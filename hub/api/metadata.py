@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from aiohttp import web
 
 from common.sample import Millis
+from common.times import MAX_TIME, MIN_TIME
 from hub.api import encode
 from hub.api.body import Packed, choose, pack, respond
 from hub.api.envelope import JSON, bad, envelope, success
 from hub.api.keys import STATE
 from hub.api.params import (
-    MAX_TIME,
-    MIN_TIME,
     Form,
     integer,
     label_name,

@@ -9,8 +9,8 @@ from html import escape
 from common.labels import Labels
 from common.panel.service import Lamp
 from common.rules.model import Alert, AlertState, GroupStatus
+from common.times import rfc3339
 from hub.api.state import ActiveTarget, FleetRow
-from hub.api.times import rfc3339
 
 MAX_ROWS = 500
 """Rows shown of any table; the rest is counted."""

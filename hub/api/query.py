@@ -19,6 +19,7 @@ from common.promql.printer import to_pretty_text
 from common.promql.tree import to_json
 from common.promql.typecheck import value_type
 from common.rules.format import sample_text
+from common.times import parse_span
 from hub.api import encode
 from hub.api.body import Packed, choose, pack, respond
 from hub.api.envelope import JSON, bad, bad_parameter, classify, envelope, success
@@ -30,7 +31,6 @@ from hub.api.params import (
     Form,
     check_points,
     limit_param,
-    parse_span,
     read_form,
     span_param,
     time_param,

@@ -7,11 +7,11 @@ from aiohttp import web
 from common.labels import Labels, Matcher, match_all
 from common.rules.format import exponent
 from common.rules.model import Alert, AlertingRule, AlertState, GroupStatus, RuleStatus
+from common.times import rfc3339
 from hub.api import encode
 from hub.api.envelope import bad_parameter, success
 from hub.api.keys import STATE
 from hub.api.params import Form, integer, match_params, read_form
-from hub.api.times import rfc3339
 
 
 def alert_json(alert: Alert) -> dict[str, object]:

@@ -7,12 +7,12 @@ from aiohttp import web
 
 from common.errors import FormatError, QueryError
 from common.promql.parser import parse
+from common.times import MAX_TIME, MIN_TIME, rfc3339
 from hub.api import encode
 from hub.api.envelope import bad, bad_parameter, success
 from hub.api.keys import STATE
-from hub.api.params import MAX_TIME, MIN_TIME, read_form, time_param
+from hub.api.params import read_form, time_param
 from hub.api.state import BuildInfo
-from hub.api.times import rfc3339
 
 
 def _build(build: BuildInfo) -> bytes:

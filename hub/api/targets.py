@@ -5,6 +5,7 @@ from aiohttp import web
 from common.errors import FormatError, QueryError
 from common.labels import match_all
 from common.promql.parser import parse_selector
+from common.times import rfc3339
 from common.units import format_duration
 from hub.api import encode
 from hub.api.envelope import bad_parameter, success
@@ -12,7 +13,6 @@ from hub.api.keys import STATE
 from hub.api.metadata import number_param
 from hub.api.params import read_form
 from hub.api.state import ActiveTarget
-from hub.api.times import rfc3339
 
 
 def _target(target: ActiveTarget) -> dict[str, object]:

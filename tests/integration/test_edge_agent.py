@@ -20,9 +20,9 @@ from prometheus_client.openmetrics import parser as openmetrics
 from zeroconf import ServiceStateChange
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
+from common.edgelog.segment import scan
 from common.frames.codec import Frame, decode
 from common.frames.model import read_header
-from edge.log_segment import scan
 from tests.integration.programs import ROOT, Running, Start, edge, free_port, needs, wait_for
 
 pytestmark = pytest.mark.integration

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.log_segment import scan
+from common.edgelog.segment import scan
 from tests.integration.programs import Running, Start, edge, wait_for
 
 pytestmark = pytest.mark.integration

@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.edgelog.segment import Summary, decode_trailer, encode_header, header_source, scan, trailer_length
 from common.errors import FrameError
 from common.frames.model import Epoch, SchemaHash, SourceId
 from common.frames.ranges import RangeSet
 from common.sample import Millis
-from edge.log_segment import Summary, decode_trailer, encode_header, header_source, scan, trailer_length
 
 SUMMARY = Summary(
     5,

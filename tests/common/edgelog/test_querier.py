@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
+from common.edgelog.querier import LogQuerier
 from common.errors import QueryLimitError
 from common.frames.model import ABSENT, PRESENT, STALE, Flags, Schema, SubSchema
 from common.labels import Labels, Matcher, MatchType
@@ -18,7 +19,6 @@ from common.testing_files import UnsyncedFiles
 from common.tsdb.memory import MemoryQuerier, read_all
 from edge.identity import Machine
 from edge.log import Log, LogOptions
-from edge.log_querier import LogQuerier
 
 PI = Machine("a", "b")
 TARGET = Labels.of(instance="pi:9100", job="node")

@@ -1,6 +1,6 @@
 """PromQL's view of the edge's log. Needs numpy: import it only where local rules or queries are asked for."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -8,9 +8,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from common.edgelog.reader import FrameSource, Pending
 from common.errors import FrameError
 from common.frames.codec import decode
-from common.frames.model import Correction, Provisional, Schema, SchemaHash, decode_schema
+from common.frames.model import Correction, Provisional, Schema, SchemaHash, decode_schema, read_header
 from common.labels import EMPTY, Labels, Matcher
 from common.logs import EventLog
 from common.sample import MetricMeta, Millis
@@ -18,7 +19,6 @@ from common.tsdb.head import Chunk, pieces
 from common.tsdb.index import RowIndex, Target
 from common.tsdb.join import Piece, join
 from common.tsdb.querier import Budget, RowBatch, SelectHints
-from edge.log import Log, Pending
 
 MAX_SCHEMAS: Final = 64
 _ALWAYS = (-(2**63), 2**63 - 1)
@@ -37,7 +37,7 @@ class LogQuerier:
     `target` is set under every row's labels, as a hub would (`instance`, `job`).
     """
 
-    def __init__(self, log: Log, target: Labels = EMPTY) -> None:
+    def __init__(self, log: FrameSource, target: Labels = EMPTY) -> None:
         self._source = log
         self._target = Target(target)
         self._known: OrderedDict[SchemaHash, _Known] = OrderedDict()
@@ -161,6 +161,20 @@ class LogQuerier:
     def label_values(self, name: str, matchers: Sequence[Sequence[Matcher]], start: Millis, end: Millis) -> list[str]:
         """As Querier.label_values."""
         return sorted({labels.get(name) for labels in self.series(matchers, start, end)} - {""})
+
+    def cells(self) -> Counter[str]:
+        """A bound of the samples that are stored in frames, by metric name."""
+        slots: Counter[SchemaHash] = Counter()
+        for data in self._source.between(*_ALWAYS)[0]:
+            header = read_header(data)
+            slots[header.schema] += header.slots if header.rows else 0
+        cells: Counter[str] = Counter()
+        for digest, count in slots.items():
+            known = self._schema(digest) if count else None
+            if known is not None:
+                for labels in known.schema.labels():
+                    cells[labels.name] += count
+        return cells
 
     def metadata(self, name: str = "") -> dict[str, list[MetricMeta]]:
         """As Querier.metadata."""
