@@ -100,7 +100,7 @@ class Store:
             try:
                 store._recover()
             except BaseException:
-                store._release()
+                store._let_go()
                 raise
         except StorageError:
             raise
@@ -584,9 +584,9 @@ class Store:
         try:
             self.commit()
         finally:
-            self._release()
+            self._let_go()
 
-    def _release(self) -> None:
+    def _let_go(self) -> None:
         self._wal.close()
         self._blocks.close()
         if self._directory_lock is not None:

@@ -89,7 +89,7 @@ def test_what_a_hub_moved_meanwhile_is_looked_for_again(store: Store, monkeypatc
             store.cut(START + 2 * HOUR)
         return opened(*args, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(frozen.Store, "open", cutting)
+    monkeypatch.setattr(Store, "open", cutting)
     seen = open_frozen(store.path, FakeClock())
     assert calls == 2
     assert read_all(seen.select([], *ALL)) == expected
