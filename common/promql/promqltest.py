@@ -25,7 +25,14 @@ _OF_QUERY = re.compile(r"\b(start|end|step|range)\(\)", re.IGNORECASE)
 class Runner:
     """Runs commands against an engine and a store of its own."""
 
-    def __init__(self, engine: Engine, make_store: Callable[[], ScriptStore] = ScriptStore) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        make_store: Callable[[], ScriptStore] = ScriptStore,
+        same: Callable[[Cell, Cell], bool] | None = None,
+    ) -> None:
+        """`same` compares an expected with an actual cell; `same_cell` if none is given."""
+        self._same = same or same_cell
         self._engine = engine
         self._make_store = make_store
         self.store = make_store()
@@ -75,7 +82,7 @@ class Runner:
             fail(command.line, f"{command.query}: expected an error, got none")
         self._check_notes(command, result)
         if command.is_range:
-            _check_series(command, command.series, cells_of_matrix(result.matrix), "")
+            self._check_series(command, command.series, cells_of_matrix(result.matrix), "")
             return
         self._check_instant(command, result)
         if not command.ordered and command.range_vector is None and command.string is None:
@@ -101,7 +108,7 @@ class Runner:
             if result.type is not ValueType.STRING or result.string != command.string:
                 fail(command.line, f"{command.query}: expected the string {command.string!r}, got {result}")
         elif result.type is ValueType.SCALAR:
-            if command.scalar is None or not same_cell(command.scalar, result.scalar):
+            if command.scalar is None or not self._same(command.scalar, result.scalar):
                 fail(command.line, f"{command.query}: expected {command.scalar}, got the scalar {result.scalar}")
         elif result.type is ValueType.MATRIX:
             if command.range_vector is None:
@@ -116,13 +123,13 @@ class Runner:
                 for time, value in zip(series.timestamps.tolist(), found, strict=True):
                     cells[(time - start) // step] = value
                 actual.append((series.labels, tuple(cells)))
-            _check_series(command, command.series, actual, "")
+            self._check_series(command, command.series, actual, "")
         else:
             actual = cells_of_matrix(result.matrix)
             if command.ordered and [x for x, _ in actual] != [x for x, _ in command.series]:
                 order = [str(x) for x, _ in actual]
                 fail(command.line, f"{command.query}: expected another order than {order}")
-            _check_series(command, command.series, actual, "")
+            self._check_series(command, command.series, actual, "")
 
     def _recheck(self, command: Eval) -> None:
         """An instant query must equal the middle step of a range query around it."""
@@ -140,7 +147,37 @@ class Runner:
         expected = command.series
         if command.scalar is not None:
             expected = [(EMPTY, (command.scalar,))]
-        _check_series(command, expected, middle, " as the middle of a range query")
+        self._check_series(command, expected, middle, " as the middle of a range query")
+
+    def _check_series(
+        self,
+        command: Eval,
+        expected: Sequence[tuple[Labels, tuple[Cell, ...]]],
+        actual: Sequence[tuple[Labels, tuple[Cell, ...]]],
+        where: str,
+    ) -> None:
+        found = dict(actual)
+        if len(found) < len(actual):
+            fail(command.line, f"{command.query}{where}: a label set occurs twice")
+        for labels, cells in expected:
+            if all(cell is None for cell in cells) and labels not in found:
+                continue
+            if labels not in found:
+                got = [f"{x} {list(y)}" for x, y in actual]
+                fail(command.line, f"{command.query}{where}: expected {labels} {list(cells)}, got {got}")
+            self._check_cells(command, labels, cells, found.pop(labels), where)
+        for labels, cells in found.items():
+            fail(command.line, f"{command.query}{where}: unexpected series {labels} {list(cells)}")
+
+    def _check_cells(
+        self, command: Eval, labels: Labels, expected: tuple[Cell, ...], actual: tuple[Cell, ...], where: str
+    ) -> None:
+        width = max(len(expected), len(actual))
+        left = (*expected, *([None] * (width - len(expected))))
+        right = (*actual, *([None] * (width - len(actual))))
+        for one, other in zip(left, right, strict=True):
+            if not self._same(one, other):
+                fail(command.line, f"{command.query}{where}: {labels}: expected {list(expected)}, got {list(actual)}")
 
 
 def cells_of_matrix(matrix: Matrix | None) -> list[tuple[Labels, tuple[Cell, ...]]]:
@@ -158,26 +195,6 @@ def cells_of_matrix(matrix: Matrix | None) -> list[tuple[Labels, tuple[Cell, ...
                     cells[step] = histogram
         out.append((labels, tuple(cells)))
     return out
-
-
-def _check_series(
-    command: Eval,
-    expected: Sequence[tuple[Labels, tuple[Cell, ...]]],
-    actual: Sequence[tuple[Labels, tuple[Cell, ...]]],
-    where: str,
-) -> None:
-    found = dict(actual)
-    if len(found) < len(actual):
-        fail(command.line, f"{command.query}{where}: a label set occurs twice")
-    for labels, cells in expected:
-        if all(cell is None for cell in cells) and labels not in found:
-            continue
-        if labels not in found:
-            got = [f"{x} {list(y)}" for x, y in actual]
-            fail(command.line, f"{command.query}{where}: expected {labels} {list(cells)}, got {got}")
-        _check_cells(command, labels, cells, found.pop(labels), where)
-    for labels, cells in found.items():
-        fail(command.line, f"{command.query}{where}: unexpected series {labels} {list(cells)}")
 
 
 def same_cell(expected: Cell, actual: Cell) -> bool:
@@ -198,14 +215,3 @@ def same_cell(expected: Cell, actual: Cell) -> bool:
     if expected is None or actual is None:
         return expected is actual
     return almost_equal(expected, actual, TOLERANCE)
-
-
-def _check_cells(
-    command: Eval, labels: Labels, expected: tuple[Cell, ...], actual: tuple[Cell, ...], where: str
-) -> None:
-    width = max(len(expected), len(actual))
-    left = (*expected, *([None] * (width - len(expected))))
-    right = (*actual, *([None] * (width - len(actual))))
-    for one, other in zip(left, right, strict=True):
-        if not same_cell(one, other):
-            fail(command.line, f"{command.query}{where}: {labels}: expected {list(expected)}, got {list(actual)}")

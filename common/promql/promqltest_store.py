@@ -26,7 +26,12 @@ def custom_histograms(series: Mapping[Labels, tuple[Cell, ...]]) -> dict[Labels,
                 found.setdefault(key, {})[part] = cells
     out: dict[Labels, tuple[Cell, ...]] = {}
     for key, parts in found.items():
-        uppers = sorted((parse(name[3:]), name) for name in parts if name.startswith("le=") and len(name) > 3)
+        # Of bounds that are the same number the first counts, as where Prometheus converts.
+        bounds: dict[float, str] = {}
+        for name in parts:
+            if name.startswith("le=") and len(name) > 3:
+                bounds.setdefault(parse(name[3:]), name)
+        uppers = sorted(bounds.items())
         if not uppers:
             continue
         length = max(len(cells) for cells in parts.values())

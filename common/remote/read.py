@@ -1,5 +1,6 @@
 """Decodes remote read requests and encodes their answers of samples (prompb/remote.proto of Prometheus)."""
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -7,8 +8,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from common.histogram import FloatHistogram
+from common.histogram_spans import to_spans
 from common.labels import Labels, Matcher, MatchType
-from common.sample import Millis
+from common.sample import STALE_NAN, Millis
 from common.tsdb.querier import SelectHints
 from common.wire import (
     BYTES,
@@ -19,6 +22,8 @@ from common.wire import (
     read_text,
     signed,
     write_bytes,
+    write_double,
+    write_int,
     write_text,
     write_varint,
 )
@@ -105,10 +110,40 @@ def _hints(data: bytes, at: int, end: int) -> SelectHints:
     return SelectHints(integers.get(1, 0), integers.get(7, 0), func, tuple(grouping), bool(integers.get(6, 0)))
 
 
-def encode_series(labels: Labels, timestamps: NDArray[np.int64], values: NDArray[np.float64]) -> bytes:
-    """A `prometheus.TimeSeries` with these samples."""
+def encode_series(
+    labels: Labels,
+    timestamps: NDArray[np.int64],
+    values: NDArray[np.float64],
+    histograms: Iterable[tuple[int, FloatHistogram | None]] = (),
+) -> bytes:
+    """A `prometheus.TimeSeries` with these samples, and native histograms with their times (None: staleness marker)."""
     parts = [write_bytes(1, write_text(1, name) + write_text(2, value)) for name, value in labels]
     parts.append(_encode_samples(timestamps, values))
+    parts += [write_bytes(4, encode_histogram(ms, each)) for ms, each in histograms]
+    return b"".join(parts)
+
+
+def encode_histogram(ms: int, histogram: FloatHistogram | None) -> bytes:
+    """A `prometheus.Histogram` of floats; None is a staleness marker."""
+    if histogram is None:
+        # The kind of counts is a oneof: an empty one would be an integer histogram.
+        return write_double(2, 0.0) + write_double(3, STALE_NAN) + write_int(15, ms)
+    parts = [
+        write_double(2, histogram.count),
+        write_double(3, histogram.sum),
+        write_int(4, histogram.schema << 1 ^ histogram.schema >> 31),
+        write_double(5, histogram.zero_threshold),
+        write_double(7, histogram.zero_count),
+    ]
+    for number, side in ((8, histogram.negative), (11, histogram.positive)):
+        spans, counts = to_spans(side)
+        for offset, length in spans:
+            parts.append(write_bytes(number, write_int(1, offset << 1 ^ offset >> 63) + write_int(2, length)))
+        if counts:
+            parts.append(write_bytes(number + 2, struct.pack(f"<{len(counts)}d", *counts)))
+    parts += [write_int(14, histogram.hint), write_int(15, ms)]
+    if histogram.custom:
+        parts.append(write_bytes(16, struct.pack(f"<{len(histogram.custom)}d", *histogram.custom)))
     return b"".join(parts)
 
 

@@ -8,14 +8,15 @@ import struct
 from array import array
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import FormatError
+from common.histogram import FloatHistogram, ResetHint
+from common.histogram_spans import from_spans
 from common.labels import NAME, Labels
-from common.sample import MetricMeta, MetricType, Millis
+from common.sample import MetricMeta, MetricType, Millis, is_stale
 from common.wire import (
     BYTES,
     FIXED64,
@@ -54,20 +55,11 @@ _TYPES = (
 )
 
 
-class ResetHint(IntEnum):
-    """What a histogram says about counter resets before it."""
-
-    UNKNOWN = 0
-    YES = 1
-    NO = 2
-    GAUGE = 3
-
-
 @dataclass(frozen=True, slots=True)
 class HistogramSample:
     """A native histogram with float counts (integer ones are converted); spans are (offset, length) pairs.
 
-    `timestamp` is ms; counts are per bucket, not cumulative.
+    `timestamp` and `start` (0 for none) are ms; counts are per bucket, not cumulative; `integer` says how they came.
     """
 
     timestamp: Millis
@@ -82,6 +74,25 @@ class HistogramSample:
     negative_counts: tuple[float, ...]
     custom_values: tuple[float, ...]
     reset_hint: ResetHint
+    integer: bool = False
+    start: Millis = Millis(0)
+
+    def histogram(self) -> FloatHistogram | None:
+        """The histogram, None for a staleness marker; FormatError says what is wrong with it."""
+        if is_stale(self.sum):
+            return None
+        return from_spans(
+            schema=self.schema,
+            count=self.count,
+            total=self.sum,
+            zero_threshold=self.zero_threshold,
+            zero_count=self.zero_count,
+            positive=(self.positive_spans, self.positive_counts),
+            negative=(self.negative_spans, self.negative_counts),
+            custom=self.custom_values,
+            hint=self.reset_hint,
+            integer=self.integer,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +232,7 @@ class Decoder:
                     exemplars.append(_exemplar_v1(data, where, where + length))
                 elif number == 4:
                     need(number, kind, BYTES)
-                    histograms.append(_histogram(data, where, where + length)[0])
+                    histograms.append(_histogram(data, where, where + length))
             break
         if late:
             known = _valid_labels([*_read_pairs(data, start, start + len(key)), *late])
@@ -443,7 +454,7 @@ def _series_v2(
             _sample(data, at, at + length, build)
         elif number == 3:
             need(number, kind, BYTES)
-            histograms.append(_histogram(data, at, at + length)[0])
+            histograms.append(_histogram(data, at, at + length))
         elif number == 4:
             need(number, kind, BYTES)
             exemplars.append(_exemplar_v2(data, at, at + length, symbols))
@@ -520,8 +531,7 @@ def _metadata_v2(data: bytes, at: int, end: int, symbols: list[str]) -> MetricMe
     )
 
 
-def _histogram(data: bytes, at: int, end: int) -> tuple[HistogramSample, int]:
-    """A native histogram and its start timestamp."""
+def _histogram(data: bytes, at: int, end: int) -> HistogramSample:
     integers: dict[int, int] = {}
     floats: dict[int, float] = {}
     spans: dict[int, list[tuple[int, int]]] = {8: [], 11: []}
@@ -553,7 +563,9 @@ def _histogram(data: bytes, at: int, end: int) -> tuple[HistogramSample, int]:
         negative_counts=_counts(deltas[9], counts[10]),
         custom_values=tuple(counts[16]),
         reset_hint=ResetHint(hint) if hint <= 3 else ResetHint.UNKNOWN,
-    ), signed(integers.get(17, 0))
+        integer=1 in integers or bool(deltas[12] or deltas[9]),
+        start=Millis(signed(integers.get(17, 0))),
+    )
 
 
 def _span(data: bytes, at: int, end: int) -> tuple[int, int]:

@@ -23,6 +23,9 @@ from common.tsdb.cache import DecodeCache
 from common.tsdb.index import Interner, LabelCache, Name, RowIndex, Target
 from common.tsdb.ints import get_ints, put_ints
 from common.tsdb.join import Line, Piece
+from common.tsdb.kinds import Pool
+from common.tsdb.native import HistogramGroup
+from common.tsdb.querier import ValueKind
 from common.tsdb.rows import Group
 from common.tsdb.timelines import decode_timelines
 
@@ -55,7 +58,8 @@ class Footer:
 class MetricEntry:
     """One metric of a block, or a share of one: its series (row, target), and its groups with their series and lines.
 
-    `cells` bounds its samples. Arrays `offset`, `length`, `first`, `last` are per group; group g has the entries
+    `cells` bounds its samples (of histograms: the words they take in memory).
+    Arrays `offset`, `length`, `first`, `last` are per group; group g has the entries
     start[g]:start[g+1] of `series` (indexes of `row` and `target`) and `line` (indexes of the block's timelines).
     """
 
@@ -70,6 +74,7 @@ class MetricEntry:
     series: NDArray[np.int64]
     line: NDArray[np.int64]
     cells: int
+    kind: ValueKind = ValueKind.FLOAT
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +102,7 @@ def encode_index(index: BlockIndex) -> bytes:
     for metric in index.metrics:
         put_uvarint(out, len(metric.schema.encoded))
         out += metric.schema.encoded
+        put_uvarint(out, metric.kind)
         for array in (metric.row, metric.target, metric.offset, metric.length, metric.first, metric.last):
             put_ints(out, array)
         for array in (metric.start, metric.series, metric.line):
@@ -114,9 +120,13 @@ def decode_index(body: bytes) -> BlockIndex:
     metrics = []
     for _ in range(reader.count()):
         schema = decode_subschema(reader.take(reader.uvarint()))
+        kind = reader.uvarint()
+        if kind not in list(ValueKind):
+            raise FormatError(f"index of metric {schema.name!r} names the unknown kind of values {kind}")
         row, target, offset, length, first, last, start, series, line = (get_ints(reader) for _ in range(9))
         cells = reader.uvarint()
-        metrics.append(MetricEntry(schema, row, target, offset, length, first, last, start, series, line, cells))
+        places = row, target, offset, length, first, last, start, series, line
+        metrics.append(MetricEntry(schema, *places, cells, ValueKind(kind)))
     lines = [get_ints(reader) for _ in range(4)]
     reader.end()
     for m in metrics:
@@ -229,6 +239,10 @@ class Block:
             [entry.start[:-1] + first for entry, first in zip(entries, places.tolist(), strict=False)]
         )
         sizes = np.diff(self._start, append=len(self._series))
+        kinds = np.array([entry.kind is ValueKind.HISTOGRAM for entry in entries], np.bool_)
+        self.has_histograms = bool(kinds.any())
+        self._native = np.repeat(kinds, [len(entry.row) for entry in entries])
+        self._native_group = np.repeat(kinds, [len(entry.offset) for entry in entries])
         self._group_of = np.repeat(np.arange(len(self._start), dtype=np.int32), sizes)
         # The arrays of each metric are not needed any more.
         self._schemas = [(entry.schema, entry.cells) for entry in entries]
@@ -300,6 +314,21 @@ class Block:
             return group.decode(rows)
         values: NDArray[np.float64] = self._cache.get(key, load)
         return values if len(rows) == len(values) and (np.diff(rows) == 1).all() else values[rows]
+
+    def _histograms(self, offset: int, length: int) -> HistogramGroup:
+        def load() -> tuple[HistogramGroup, int]:
+            group = HistogramGroup(self._part(offset, length, "row group"))
+            return group, group.size
+
+        group: HistogramGroup = self._cache.get((self._serial, "histograms", offset), load)
+        return group
+
+    def of_kind(self, series: NDArray[np.intp], kind: ValueKind) -> NDArray[np.intp]:
+        """Those of some series that hold floats, or histograms."""
+        if not self.has_histograms:
+            return series if kind is ValueKind.FLOAT else series[:0]
+        chosen: NDArray[np.bool_] = self._native[series] == (kind is ValueKind.HISTOGRAM)
+        return series[chosen]
 
     def match(self, matchers: Sequence[Matcher]) -> NDArray[np.intp]:
         """Numbers of the series that satisfy every matcher, ascending."""
@@ -387,8 +416,13 @@ class Block:
         for metric in np.unique(metrics).tolist():
             yield self._rows[metric], np.unique(self._row[series[metrics == metric]]).tolist()
 
-    def pieces(self, series: NDArray[np.intp], start: int, end: int) -> Iterator[tuple[NDArray[np.intp], Piece[int]]]:
-        """Series of each group between two times (inclusive), and the group as a piece whose labels are positions."""
+    def pieces(
+        self, series: NDArray[np.intp], start: int, end: int, pool: Pool | None = None
+    ) -> Iterator[tuple[NDArray[np.intp], Piece[int]]]:
+        """Series of each group between two times (inclusive), and the group as a piece whose labels are positions.
+
+        All series are of one kind: histograms, numbered by `pool`, if that is given.
+        """
         if not len(series):
             return
         # Entries stand in order of metric, so the first and the last series bound them.
@@ -409,12 +443,18 @@ class Block:
         known: dict[int, tuple[Line, int]] = {}
         for begin, stop in itertools.pairwise(bounds):
             mine = places[begin:stop]
-            piece = self._piece(int(groups[begin]), mine, start, end, known)
+            piece = self._piece(int(groups[begin]), mine, start, end, known, pool)
             if piece is not None:
                 yield piece
 
     def _piece(
-        self, group: int, places: NDArray[np.intp], start: int, end: int, known: dict[int, tuple[Line, int]]
+        self,
+        group: int,
+        places: NDArray[np.intp],
+        start: int,
+        end: int,
+        known: dict[int, tuple[Line, int]],
+        pool: Pool | None,
     ) -> tuple[NDArray[np.intp], Piece[int]] | None:
         numbers = self._line_of[places]
         if (numbers == numbers[0]).all():
@@ -439,15 +479,22 @@ class Block:
         lines, skips = [line for line, _ in cut], [skip for _, skip in cut]
         reader = _GroupValues(
             self, int(self._offset[group]), int(self._length[group]), places - self._start[group], line_of,
-            np.array(skips, np.intp), max(len(line.timestamps) for line in lines),
+            np.array(skips, np.intp), max(len(line.timestamps) for line in lines), pool,
         )  # fmt: skip
         chosen = self._series[places].astype(np.intp)
         return chosen, Piece(self._prints[chosen], lines, line_of, reader.read, _positions)
 
     def verify(self) -> None:
         """Read every part; FormatError at the first that is damaged."""
-        for offset, length in zip(self._offset.tolist(), self._length.tolist(), strict=True):
-            Group(self._part(offset, length, "row group")).decode()
+        places = zip(self._offset.tolist(), self._length.tolist(), self._native_group.tolist(), strict=True)
+        for offset, length, native in places:
+            body = self._part(offset, length, "row group")
+            if native:
+                group = HistogramGroup(body)
+                for row in range(group.rows):
+                    group.decode(row)
+            else:
+                Group(body).decode()
         for part in range(len(self.index.part_offset)):
             self._part(int(self.index.part_offset[part]), int(self.index.part_length[part]), "timelines")
 
@@ -486,10 +533,14 @@ class _GroupValues:
     line_of: NDArray[np.intp]
     skip: NDArray[np.intp]
     width: int
+    pool: Pool | None
 
     def read(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """[len(rows), at least the longest line]."""
-        values = self.block._values(self.offset, self.length, self.members[rows])
+        if self.pool is None:
+            values = self.block._values(self.offset, self.length, self.members[rows])
+        else:
+            values = self._numbers(self.members[rows], self.pool)
         if len(self.skip) == 1:
             return values[:, int(self.skip[0]) :]
         skip = self.skip[self.line_of[rows]]
@@ -497,3 +548,14 @@ class _GroupValues:
             return values[:, int(skip[0]) :]
         at = np.minimum(skip[:, None] + np.arange(self.width), values.shape[1] - 1)
         return np.take_along_axis(values, at, axis=1)
+
+    def _numbers(self, members: NDArray[np.intp], pool: Pool) -> NDArray[np.float64]:
+        """Numbers of histograms, NaN for staleness markers."""
+        group = self.block._histograms(self.offset, self.length)
+        found = [group.decode(member) for member in members.tolist()]
+        numbers = np.full((len(found), max(len(row) for row in found)), np.nan)
+        for out, row in zip(numbers, found, strict=True):
+            first = pool.place(row, len(row))
+            there = np.flatnonzero([each is not None for each in row])
+            out[there] = first + there
+        return numbers

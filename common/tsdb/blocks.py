@@ -20,6 +20,8 @@ from common.tsdb.cache import DecodeCache
 from common.tsdb.deletion import Deletion, punched
 from common.tsdb.index import Interner, LabelCache, Name
 from common.tsdb.join import L, Piece
+from common.tsdb.kinds import Pool
+from common.tsdb.querier import ValueKind
 
 HOUR = 3_600_000
 WINDOW = 2 * HOUR
@@ -252,9 +254,18 @@ class BlockOrigin:
 
     def pieces(self, metrics: frozenset[str]) -> Iterator[Piece[Name]]:
         """As Origin.pieces."""
-        gone = _gone(self.block, self.deletions)
-        for members, piece in self.block.pieces(self.block.of_metrics(metrics), self.block.min, self.block.max):
-            yield _punch(_renamed(piece, self.block.names(members)), members, gone)
+        return self._pieces(metrics, None)
+
+    def histograms(self, metrics: frozenset[str], pool: Pool) -> Iterator[Piece[Name]]:
+        """As Origin.histograms."""
+        return self._pieces(metrics, pool)
+
+    def _pieces(self, metrics: frozenset[str], pool: Pool | None) -> Iterator[Piece[Name]]:
+        block = self.block
+        gone = _gone(block, self.deletions)
+        series = block.of_kind(block.of_metrics(metrics), ValueKind.FLOAT if pool is None else ValueKind.HISTOGRAM)
+        for members, piece in block.pieces(series, block.min, block.max, pool):
+            yield _punch(_renamed(piece, block.names(members)), members, gone)
 
 
 def _renamed(piece: Piece[int], names: list[Name]) -> Piece[Name]:
@@ -270,10 +281,12 @@ def block_pieces(
     start: int,
     end: int,
     cache: LabelCache,
+    pool: Pool | None = None,
 ) -> Iterator[Piece[Labels]]:
-    """What a query reads from a block."""
+    """What a query reads from a block: floats, or with `pool`, by which they are then numbered, histograms."""
     gone = _gone(block, deletions)
-    for members, piece in block.pieces(block.match(matchers), start, end):
+    series = block.of_kind(block.match(matchers), ValueKind.FLOAT if pool is None else ValueKind.HISTOGRAM)
+    for members, piece in block.pieces(series, start, end, pool):
         labels = _Labelled(block, members, cache).read
         named = Piece(piece.prints, piece.lines, piece.line_of, piece.values, labels)
         yield _punch(named, members, gone) if gone else named

@@ -27,7 +27,10 @@ from common.tsdb.block import (
     pack_part,
 )
 from common.tsdb.index import Name
-from common.tsdb.join import Joined, Piece, join_rows
+from common.tsdb.join import Joined, Piece
+from common.tsdb.kinds import JoinedHistograms, Pool, join_kinds, only
+from common.tsdb.native import Stored, encode_group
+from common.tsdb.querier import ValueKind
 from common.tsdb.rows import encode_rows
 from common.tsdb.timelines import Times, encode_timelines
 
@@ -35,6 +38,8 @@ ROWS: Final = 128
 SLOTS: Final = 480
 BATCH_CELLS: Final = 1 << 22
 """Cells that are joined at once: 32 MB of values."""
+GROUP_WORDS: Final = 1 << 20
+"""Words of a group of histograms, unless one row alone has more."""
 MAX_BLOCK_BYTES: Final = 1 << 30
 
 
@@ -47,6 +52,10 @@ class Origin(Protocol):
 
     def pieces(self, metrics: frozenset[str]) -> Iterator[Piece[Name]]:
         """Rows of these metrics, in the block's time range."""
+        ...
+
+    def histograms(self, metrics: frozenset[str], pool: Pool) -> Iterator[Piece[Name]]:
+        """The same of native histograms, numbered by `pool`."""
         ...
 
 
@@ -115,8 +124,8 @@ class BlockWriter:
             self._parts.append(self._part(encode_timelines(self._waiting)))
             self._waiting.clear()
 
-    def add(self, metric: str, rows: list["_Row"], meta: Sequence[MetricMeta]) -> None:
-        """Write all rows of one metric, in the order given."""
+    def add(self, metric: str, kind: ValueKind, rows: list["_Row"], meta: Sequence[MetricMeta]) -> None:
+        """Write all rows of one metric and kind, in the order given."""
         places: dict[Labels, int] = {}
         row_of, target_of = [], []
         for row in rows:
@@ -130,9 +139,12 @@ class BlockWriter:
         widths = np.array([row.width for row in rows])
         for window in range(0, int(widths.max()), self._shape.slots):
             long = np.flatnonzero(widths > window)
-            for at in range(0, len(long), self._shape.rows):
-                members = long[at : at + self._shape.rows].tolist()
-                body, numbers = self._group([rows[m] for m in members], window)
+            for members in self._members(kind, rows, long.tolist(), window):
+                chosen = [rows[m] for m in members]
+                if kind is ValueKind.FLOAT:
+                    body, numbers = self._group(chosen, window)
+                else:
+                    body, numbers = self._histograms(chosen, window)
                 first = min(self._line_first[n] for n in numbers)
                 groups.append((*self._part(body), first, max(self._line_last[n] for n in numbers)))
                 series += members
@@ -151,10 +163,41 @@ class BlockWriter:
                 np.array(start, np.int64),
                 np.array(series, np.int64),
                 np.array(lines, np.int64),
-                int(widths.sum()),
+                sum(row.words(0, row.width) for row in rows) if kind is ValueKind.HISTOGRAM else int(widths.sum()),
+                kind,
             )
         )
         self.series += len(rows)
+
+    def _members(self, kind: ValueKind, rows: list["_Row"], chosen: list[int], window: int) -> Iterator[list[int]]:
+        """Rows that go into one group."""
+        if kind is ValueKind.FLOAT:
+            for at in range(0, len(chosen), self._shape.rows):
+                yield chosen[at : at + self._shape.rows]
+            return
+        group: list[int] = []
+        words = 0
+        for member in chosen:
+            more = rows[member].words(window, window + self._shape.slots)
+            if group and (words + more > GROUP_WORDS or len(group) >= max(1, self._shape.rows // 8)):
+                yield group
+                group, words = [], 0
+            group.append(member)
+            words += more
+        yield group
+
+    def _histograms(self, rows: list["_Row"], window: int) -> tuple[bytes, list[int]]:
+        """As `_group`, for histograms."""
+        lines: list[int] = []
+        cells: list[list[Stored | None]] = []
+        for row in rows:
+            line = row.joined.timelines[row.timeline]
+            end = min(window + self._shape.slots, row.width)
+            stale = None if line.stale is None else line.stale[window:end]
+            lines.append(self._line(line.timestamps[window:end], stale))
+            cells.append(row.cells(window, end))
+            self.samples += end - window
+        return encode_group(cells), lines
 
     def _group(self, rows: list["_Row"], window: int) -> tuple[bytes, list[int]]:
         """Encoded values of rows from slot `window` on, and the numbers of their lines."""
@@ -171,6 +214,7 @@ class BlockWriter:
                 stale = None if line.stale is None else line.stale[window:end]
                 known[key] = self._line(line.timestamps[window:end], stale), stale
             number, stale = known[key]
+            assert isinstance(row.joined, Joined)
             values[r, : end - window] = row.joined.values[row.row, window:end]
             void[r, end - window :] = True
             if stale is not None:
@@ -204,11 +248,21 @@ class BlockWriter:
 
 @dataclass(slots=True, eq=False)
 class _Row:
-    joined: Joined[Name]
+    joined: Joined[Name] | JoinedHistograms[Name]
     row: int
     timeline: int
     width: int
     name: Name
+
+    def cells(self, begin: int, end: int) -> list[Stored | None]:
+        """Its histograms in some slots."""
+        assert isinstance(self.joined, JoinedHistograms)
+        found: list[Stored | None] = self.joined.cells[self.row, begin:end].tolist()
+        return found
+
+    def words(self, begin: int, end: int) -> int:
+        """What these take in memory."""
+        return sum(32 if each is None else each.words for each in self.cells(begin, min(end, self.width)))
 
     def split(self) -> tuple[Labels, Labels]:
         """Row labels, and those target labels that the row doesn't name itself."""
@@ -249,15 +303,18 @@ def build(
     current = 0
     try:
         for names, share, shares in _batches(sizes):
-            by_metric: dict[str, list[_Row]] = {}
+            by_metric: dict[tuple[str, ValueKind], list[_Row]] = {}
+            pool = Pool()
             pieces = [piece for origin in origins for piece in origin.pieces(names)]
+            native = [piece for origin in origins for piece in origin.histograms(names, pool)]
             if shares > 1:
                 pieces = [_share(piece, share, shares) for piece in pieces]
-            for joined in join_rows(pieces):
+                native = [_share(piece, share, shares) for piece in native]
+            for joined in join_kinds(pieces, native, pool):
                 _collect(joined, by_metric)
                 dropped(joined.dropped)
-            for metric in sorted(by_metric):
-                rows = by_metric[metric]
+            for metric, kind in sorted(by_metric):
+                rows = by_metric[metric, kind]
                 rows.sort(key=_place)
                 if writer is None:
                     current = number()
@@ -265,7 +322,7 @@ def build(
                     files.unlink(path)
                     writer = BlockWriter(files, path, current, shape)
                     written.append(path)
-                writer.add(metric, rows, meta(metric))
+                writer.add(metric, kind, rows, meta(metric))
                 if writer.size > MAX_BLOCK_BYTES:
                     writer.finish(current if rank is None else rank, log)
                     writer.close()
@@ -305,21 +362,15 @@ def _batches(sizes: Mapping[str, int]) -> Iterator[tuple[frozenset[str], int, in
 
 def _share(piece: Piece[Name], share: int, shares: int) -> Piece[Name]:
     """The rows of a piece that fall to one of several shares."""
-    rows = np.flatnonzero(piece.prints % np.uint64(shares) == share)
-    return Piece(
-        piece.prints[rows],
-        piece.lines,
-        piece.line_of[rows],
-        lambda some: piece.values(rows[some]),
-        lambda some: piece.labels(rows[some]),
-    )
+    return only(piece, np.flatnonzero(piece.prints % np.uint64(shares) == share))
 
 
-def _collect(joined: Joined[Name], by_metric: dict[str, list[_Row]]) -> None:
+def _collect(joined: Joined[Name] | JoinedHistograms[Name], by_metric: dict[tuple[str, ValueKind], list[_Row]]) -> None:
+    kind = ValueKind.FLOAT if isinstance(joined, Joined) else ValueKind.HISTOGRAM
     widths = [len(line.timestamps) for line in joined.timelines]
     for row, (name, timeline) in enumerate(zip(joined.labels, joined.timeline_of.tolist(), strict=True)):
         metric = name[0].rows[name[1]].name
-        by_metric.setdefault(metric, []).append(_Row(joined, row, timeline, widths[timeline], name))
+        by_metric.setdefault((metric, kind), []).append(_Row(joined, row, timeline, widths[timeline], name))
 
 
 def _place(row: _Row) -> tuple[int, int, int]:

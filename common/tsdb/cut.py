@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from common.tsdb.blocks import DAY, HOUR, WINDOW
 from common.tsdb.head import View, pieces
+from common.tsdb.histograms import HistogramView
 from common.tsdb.index import Name, RowIndex, Target
 from common.tsdb.join import Piece
+from common.tsdb.kinds import Pool
 from common.tsdb.loose import LooseView
 from common.tsdb.registry import Selection, StoredSchema
 
@@ -24,6 +26,7 @@ class HeadOrigin:
 
     strands: Sequence[tuple[StoredSchema, Target, Sequence[View]]]
     loose: LooseView
+    native: HistogramView
     start: int
     end: int
 
@@ -40,7 +43,16 @@ class HeadOrigin:
         for (_, index), counts in self._loose_counts():
             for row in np.flatnonzero(counts).tolist():
                 cells[index.rows[row].name] += int(counts[row])
+        for (_, index), words in self._native_words():
+            for row in np.flatnonzero(words).tolist():
+                cells[index.rows[row].name] += int(words[row])
         return cells
+
+    def _native_words(self) -> Iterator[tuple[tuple[int, RowIndex], NDArray[np.int64]]]:
+        if self.native.loose.parts:
+            words = self.native.words(self.start, self.end)
+            for first, index in self.native.loose.indexes:
+                yield (first, index), words[first : first + len(index.rows)]
 
     def _loose_counts(self) -> Iterator[tuple[tuple[int, RowIndex], NDArray[np.int64]]]:
         if self.loose.parts:
@@ -65,6 +77,13 @@ class HeadOrigin:
             rows = [row for row in np.flatnonzero(counts).tolist() if index.rows[row].name in metrics]
             if rows:
                 yield from self.loose.pieces(first, index, np.array(rows, np.intp), self.start, self.end)
+
+    def histograms(self, metrics: frozenset[str], pool: Pool) -> Iterator[Piece[Name]]:
+        """As Origin.histograms."""
+        for (first, index), words in self._native_words():
+            rows = [row for row in np.flatnonzero(words).tolist() if index.rows[row].name in metrics]
+            if rows:
+                yield from self.native.pieces(first, index, np.array(rows, np.intp), self.start, self.end, pool)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

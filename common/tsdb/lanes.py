@@ -14,9 +14,11 @@ from common.labels import Labels, Matcher
 from common.sample import MetricMeta
 from common.tsdb.deletion import Deletion
 from common.tsdb.head import SLOTS, Chunk, View, pieces, stacked
+from common.tsdb.histograms import Histograms, HistogramView
 from common.tsdb.index import LabelCache, Name, RowIndex, Target
 from common.tsdb.join import Piece
-from common.tsdb.loose import NOBODY, Loose, LooseView
+from common.tsdb.kinds import Pool
+from common.tsdb.loose import NOBODY, Loose, LooseView, SeriesTable
 from common.tsdb.options import StoreOptions
 from common.tsdb.registry import Held, Schemas, Selection, Selector, Source, StoredSchema, Strand
 from common.tsdb.wal import NO_TIME
@@ -30,6 +32,7 @@ class Chosen:
 
     strands: Sequence[tuple[Strand, Selection, Sequence[View]]]
     loose: LooseView | None
+    histograms: HistogramView | None = None
 
     def label_names(self, matchers: Sequence[Matcher]) -> set[str]:
         """Names of labels of what was chosen."""
@@ -68,8 +71,10 @@ class Chosen:
         return found
 
     def _loose_rows(self, matchers: Sequence[Matcher]) -> Iterator[tuple[RowIndex, NDArray[np.intp]]]:
-        if self.loose is not None:
-            for _, index, rows in self.loose.match(matchers):
+        # Both number the same label sets.
+        view = self.histograms.loose if self.loose is None and self.histograms is not None else self.loose
+        if view is not None:
+            for _, index, rows in view.match(matchers):
                 yield index, rows
 
 
@@ -83,6 +88,7 @@ class Lanes:
         self.sources: dict[SourceId, Source] = {}
         self.schemas = Schemas()
         self.loose = Loose()
+        self.histograms = Histograms(self.loose.table)
         self.meta: dict[str, dict[MetricMeta, None]] = {}
         self.arrival = 0
         """Number of the next slot to arrive."""
@@ -241,6 +247,14 @@ class Lanes:
         self.arrival += 1
         self.samples += len(rows)
 
+    def take_histograms(self, rows: NDArray[np.int32], times: NDArray[np.int64], encoded: Sequence[bytes]) -> None:
+        """Add encoded histograms (STALE for a marker) of series that `loose.table` numbers."""
+        for row, time, each in zip(rows.tolist(), times.tolist(), encoded, strict=True):
+            self.histograms.note(row, time, each)
+        self.histograms.append(rows, times, encoded, self.arrival)
+        self.arrival += 1
+        self.samples += len(rows)
+
     # Samples out
 
     def views(self, start: int, end: int) -> list[tuple[Strand, list[View]]]:
@@ -272,9 +286,9 @@ class Lanes:
                     selection = answers[mark] = self._selector.select(strand.schema, key, strand.target)
                 if selection is not None:
                     found.append((strand, selection, [chunk.view() for chunk in chunks]))
-        bounds = self.loose.bounds
-        inside = bounds is not None and bounds[0] <= end and bounds[1] >= start
-        return Chosen(found, self.loose.view() if inside else None)
+        inside = _meets(self.loose.bounds, start, end)
+        native = self.histograms.view() if _meets(self.histograms.bounds, start, end) else None
+        return Chosen(found, self.loose.view() if inside else None, native)
 
     def trim(self, before: int, arrival: int) -> bool:
         """Drop settled samples below `before` that came before `arrival`; True if loose series got new numbers."""
@@ -285,7 +299,19 @@ class Lanes:
                 rest = [chunk.without(before, arrival) for chunk in strand.chunks]
                 strand.chunks = [chunk for chunk in rest if chunk is not None]
         self._forget()
-        return self.loose.trim(before, arrival)
+        gone = [self.loose.drop(before, arrival), self.histograms.drop(before, arrival)]
+        if not any(gone):
+            return False
+        old = self.loose.table
+        used = np.union1d(self.loose.series, self.histograms.series)
+        if len(used) * 2 >= len(old):
+            return False
+        table = SeriesTable()
+        for number in used.tolist():
+            table.add(old.labels[number])
+        self.loose.renumber(table, used)
+        self.histograms.renumber(table, used)
+        return True
 
     def _forget(self) -> None:
         """Drop strands without chunks and schemas without strands."""
@@ -319,6 +345,7 @@ class Lanes:
                         chunk.punched(selection.columns, deletion.start, deletion.end) for chunk in strand.chunks
                     ]
         self.loose.delete(deletion.matchers, deletion.start, deletion.end)
+        self.histograms.delete(deletion.matchers, deletion.start, deletion.end)
 
     def unsealed(self) -> list[Chunk]:
         """Full chunks that are not compressed, the oldest arrivals first."""
@@ -340,7 +367,7 @@ class Lanes:
     @property
     def size(self) -> int:
         """Bytes of samples."""
-        return sum(chunk.size for chunk in self.chunks()) + self.loose.size
+        return sum(chunk.size for chunk in self.chunks()) + self.loose.size + self.histograms.size
 
     def bounds(self, settled: bool = False) -> tuple[int, int] | None:
         """Lowest and highest timestamp, of those samples only that wait for no correction if `settled`."""
@@ -352,8 +379,7 @@ class Lanes:
             for chunk in strand.chunks
             if chunk.slots
         ]
-        if self.loose.bounds is not None:
-            bounds.append(self.loose.bounds)
+        bounds += [each for each in (self.loose.bounds, self.histograms.bounds) if each is not None]
         return (min(low for low, _ in bounds), max(high for _, high in bounds)) if bounds else None
 
     def parts(self) -> list[tuple[RowIndex, Target]]:
@@ -368,6 +394,10 @@ class Lanes:
         return list(counts)
 
 
+def _meets(bounds: tuple[int, int] | None, start: int, end: int) -> bool:
+    return bounds is not None and bounds[0] <= end and bounds[1] >= start
+
+
 def chosen_pieces(
     chosen: Chosen, matchers: Sequence[Matcher], start: int, end: int, cache: LabelCache
 ) -> Iterator[Piece[Labels]]:
@@ -380,6 +410,17 @@ def chosen_pieces(
     if chosen.loose is not None:
         for first, index, rows in chosen.loose.match(matchers):
             for piece in chosen.loose.pieces(first, index, rows, start, end):
+                yield labelled(piece, cache)
+
+
+def chosen_histograms(
+    chosen: Chosen, matchers: Sequence[Matcher], start: int, end: int, cache: LabelCache, pool: Pool
+) -> Iterator[Piece[Labels]]:
+    """The pieces of native histograms of what was chosen, numbered by `pool`."""
+    view = chosen.histograms
+    if view is not None:
+        for first, index, rows in view.loose.match(matchers):
+            for piece in view.pieces(first, index, rows, start, end, pool):
                 yield labelled(piece, cache)
 
 

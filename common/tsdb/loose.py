@@ -158,8 +158,9 @@ def _piece(
 class Loose:
     """The buffer. Not thread-safe; views stay as they are."""
 
-    def __init__(self) -> None:
-        self.table = SeriesTable()
+    def __init__(self, table: SeriesTable | None = None) -> None:
+        """An empty buffer of series that `table` numbers, or a table of its own."""
+        self.table = SeriesTable() if table is None else table
         self.stated: NDArray[np.int64] = np.zeros(0, np.int64)
         """By series: the serial of the log segment that has its labels."""
         self._clear()
@@ -183,6 +184,16 @@ class Loose:
         """Lowest and highest timestamp."""
         n = self.samples
         return (int(self._times[:n].min()), int(self._times[:n].max())) if n else None
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """All values in order of arrival, not a copy."""
+        return self._values[: self.samples]
+
+    @property
+    def series(self) -> NDArray[np.int32]:
+        """Numbers of the series that have samples, ascending."""
+        return np.unique(self._rows[: self.samples])
 
     def append(
         self, rows: NDArray[np.int32], times: NDArray[np.int64], values: NDArray[np.float64], arrival: int
@@ -244,20 +255,18 @@ class Loose:
         self._rows, self._times, self._values, self._arrival = kept
         self.samples = len(keep)
 
-    def trim(self, before: int, arrival: int) -> bool:
-        """Drop samples below `before` that came before `arrival`; True if series got new numbers."""
+    def drop(self, before: int, arrival: int) -> bool:
+        """Drop samples below `before` that came before `arrival`; whether there were any."""
         n = self.samples
         keep = np.flatnonzero((self._times[:n] >= before) | (self._arrival[:n] >= arrival))
         if len(keep) == n:
             return False
         self._keep(keep)
-        used = np.unique(self._rows)
-        if len(used) * 2 >= len(self.table):
-            return False
-        table = SeriesTable()
-        for number in used.tolist():
-            table.add(self.table.labels[number])
+        return True
+
+    def renumber(self, table: SeriesTable, used: NDArray[np.int32]) -> None:
+        """Take another table, which numbers `used`, all series of the old one that have samples, from 0 on."""
         self.table = table
         self.stated = np.zeros(len(used), np.int64)
-        self._rows = np.searchsorted(used, self._rows).astype(np.int32)
-        return True
+        self._rows = np.searchsorted(used, self._rows[: self.samples]).astype(np.int32)
+        self._parts, self._sorted = [], 0

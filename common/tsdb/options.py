@@ -24,6 +24,8 @@ class StoreOptions:
     max_labels: int = 64
     max_label_name_bytes: int = 1024
     max_label_value_bytes: int = 4096
+    max_histogram_buckets: int = 16_384
+    """Of a native histogram, on one side, from the lowest to the highest that is populated; and custom bounds."""
     max_schemas_per_hour: int = 120
     """New schemas of one source in an hour."""
     seal_bytes: int = 64 << 20
@@ -67,6 +69,7 @@ class StoreStats:
     chunks: int
     head_bytes: int
     loose_samples: int
+    histograms: int
     first: int | None
     last: int | None
     samples: int

@@ -82,6 +82,26 @@ def unpack_loose(body: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], NDA
     return rows, times, np.ascontiguousarray(planes.T).view("<f8").reshape(len(rows))
 
 
+def pack_histograms(rows: NDArray[np.int32], times: NDArray[np.int64], encoded: Sequence[bytes]) -> bytes:
+    """Body of HISTOGRAMS: samples that came together, each as `common.tsdb.native.encode` writes it, or of no bytes."""
+    out = bytearray()
+    put_ints(out, rows.astype(np.int64))
+    put_ints(out, times)
+    put_ints(out, np.array([len(each) for each in encoded], np.int64))
+    return zstandard.ZstdCompressor(level=1).compress(bytes(out) + b"".join(encoded))
+
+
+def unpack_histograms(body: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], list[bytes]]:
+    """The inverse; FormatError for anything else."""
+    reader = Reader(_decompress(body))
+    rows, times, lengths = (get_ints(reader) for _ in range(3))
+    if not len(rows) == len(times) == len(lengths):
+        raise FormatError("histograms whose columns differ in length")
+    encoded = [reader.take(length) for length in lengths.tolist()]
+    reader.end()
+    return rows, times, encoded
+
+
 def _decompress(body: bytes) -> bytes:
     try:
         if zstandard.get_frame_parameters(body).content_size > _MAX_BYTES:

@@ -25,30 +25,37 @@ from common.frames.model import (
     read_header,
 )
 from common.frames.ranges import Have, format_have, parse_have
+from common.histogram import FloatHistogram
 from common.labels import Labels, Matcher
 from common.sample import MetricMeta, Millis, families
 from common.tsdb.block import Block
-from common.tsdb.blocks import Blocks, block_pieces
+from common.tsdb.blocks import Blocks
 from common.tsdb.build import Shape
 from common.tsdb.cache import DecodeCache
 from common.tsdb.cardinality import Cardinality, cardinality
 from common.tsdb.clocks import decode_correction, encode_correction
 from common.tsdb.cut import HeadOrigin, due, ranges
 from common.tsdb.deletion import Deletion
+from common.tsdb.histograms import STALE
 from common.tsdb.index import LabelCache
-from common.tsdb.join import Piece, join
-from common.tsdb.lanes import Chosen, Lanes, chosen_pieces
+from common.tsdb.lanes import Chosen, Lanes
+from common.tsdb.native import Stored, check_histogram
+from common.tsdb.native import decode as decode_histogram
+from common.tsdb.native import encode as encode_histogram
 from common.tsdb.options import Appended, Outcome, StoreOptions, StoreStats
 from common.tsdb.querier import Budget, RowBatch, SelectHints
 from common.tsdb.records import (
+    pack_histograms,
     pack_loose,
     pack_series,
     pack_target,
+    unpack_histograms,
     unpack_loose,
     unpack_series,
     unpack_target,
 )
 from common.tsdb.registry import Source
+from common.tsdb.rows_of import rows_of
 from common.tsdb.snapshot import copy_store
 from common.tsdb.wal import NO_TIME, RecordType, Segment, Wal
 
@@ -155,23 +162,42 @@ class Store:
                 numbers.update((number, head.loose.table.add(labels)) for number, labels in unpack_series(bytes(body)))
             case RecordType.LOOSE:
                 rows, times, values = unpack_loose(bytes(body))
-                if not len(times):
-                    return NO_TIME
-                try:
-                    mapped = np.array([numbers[row] for row in rows.tolist()], np.int32)
-                except KeyError as err:
-                    raise FormatError(f"loose sample of unknown series {err}") from None
-                last = int(times.max())
-                keep = np.ones(len(times), np.bool_)
-                for low, high in self._blocks.covers(segment.number, int(times.min()), last):
-                    keep &= (times < low) | (times > high)
+                mapped, keep, last = self._uncovered(segment, rows, times, numbers)
                 head.take_loose(mapped[keep], times[keep], values[keep])
                 return last
+            case RecordType.HISTOGRAMS:
+                return self._replay_histograms(segment, body, numbers)
             case RecordType.DELETE:
                 deletion = Deletion.unpack(bytes(body))
                 self._blocks.delete(deletion)
                 head.delete(deletion)
         return NO_TIME
+
+    def _replay_histograms(self, segment: Segment, body: memoryview, numbers: dict[int, int]) -> int:
+        rows, times, encoded = unpack_histograms(bytes(body))
+        for each in encoded:
+            if each:
+                decode_histogram(each)
+        mapped, keep, last = self._uncovered(segment, rows, times, numbers)
+        kept = [each for each, wanted in zip(encoded, keep.tolist(), strict=True) if wanted]
+        self._head.take_histograms(mapped[keep], times[keep], kept)
+        return last
+
+    def _uncovered(
+        self, segment: Segment, rows: NDArray[np.int64], times: NDArray[np.int64], numbers: dict[int, int]
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_], int]:
+        """Series of loose samples, which of these no block holds, and the newest timestamp of all."""
+        try:
+            mapped = np.array([numbers[row] for row in rows.tolist()], np.int32)
+        except KeyError as err:
+            raise FormatError(f"loose sample of unknown series {err}") from None
+        keep = np.ones(len(times), np.bool_)
+        if not len(times):
+            return mapped, keep, NO_TIME
+        last = int(times.max())
+        for low, high in self._blocks.covers(segment.number, int(times.min()), last):
+            keep &= (times < low) | (times > high)
+        return mapped, keep, last
 
     def _replay_frame(self, segment: Segment, body: memoryview) -> int:
         header = read_header(body)
@@ -358,26 +384,64 @@ class Store:
     ) -> int:
         """As `append_loose`, in columns: sample i belongs to `labels[rows[i]]`. BusyError: it can be tried again."""
         with self._lock:
-            table = self._head.loose.table
-            fresh = {each for each in labels if table.get(each) < 0}
-            for each in fresh:
-                self._check(each)
-            refusal = self._closed(28 * len(rows))
-            if refusal is not None:
-                self._refused[refusal[0]] += 1
-                if refusal[0] == "paused":
-                    raise StorageError(f"storage is paused: {refusal[1]}")
-                raise BusyError(f"{refusal[1]} (limit {refusal[0]})")
-            if self._head.total + len(fresh) > self._options.max_series:
-                raise self._over("max_series", f"{self._head.total + len(fresh)} series")
+            self._admit(labels, 28 * len(rows))
             if not len(rows):
                 return 0
-            numbers = np.array([table.add(each) for each in labels], np.int32)
-            self._wal.begin()
-            self._state_series(numbers)
+            numbers = self._numbers(labels)
             self._wal.append(RecordType.LOOSE, pack_loose(numbers[rows], times, values), int(times.max()))
             self._head.take_loose(numbers[rows], times, values)
             return len(rows)
+
+    def append_histograms(self, samples: Sequence[tuple[Labels, int, FloatHistogram | None, int]]) -> int:
+        """Take native histograms: labels, ms, histogram (None marks a series as stale), start timestamp (0: none).
+
+        As `append_loose`: of a float and a histogram with one timestamp, too, the first wins. FormatError names what is
+        wrong with a histogram; it refuses all of them, as LimitError, StorageError and BusyError do.
+        """
+        for labels, _, histogram, _ in samples:
+            if histogram is not None:
+                check_histogram(histogram, labels, self._options.max_histogram_buckets)
+        names = list(dict.fromkeys(labels for labels, _, _, _ in samples))
+        with self._lock:
+            # What they take is not known before; a bucket takes two bytes mostly, eight at most.
+            self._admit(names, sum(64 if each is None else 4 * Stored(each).words for _, _, each, _ in samples))
+            if not samples:
+                return 0
+            numbers = dict(zip(names, self._numbers(names).tolist(), strict=True))
+            rows = np.array([numbers[labels] for labels, _, _, _ in samples], np.int32)
+            times = np.array([time for _, time, _, _ in samples], np.int64)
+            kept = self._head.histograms
+            encoded = []
+            for row, (_, time, histogram, start) in zip(rows.tolist(), samples, strict=True):
+                each = STALE if histogram is None else encode_histogram(kept.told(row, time, histogram, start))
+                kept.note(row, time, each)
+                encoded.append(each)
+            self._wal.append(RecordType.HISTOGRAMS, pack_histograms(rows, times, encoded), int(times.max()))
+            self._head.take_histograms(rows, times, encoded)
+            return len(samples)
+
+    def _admit(self, labels: Sequence[Labels], size: int) -> None:
+        """LimitError, StorageError or BusyError if loose samples of these series can't be taken now."""
+        table = self._head.loose.table
+        fresh = {each for each in labels if table.get(each) < 0}
+        for each in fresh:
+            self._check(each)
+        refusal = self._closed(size)
+        if refusal is not None:
+            self._refused[refusal[0]] += 1
+            if refusal[0] == "paused":
+                raise StorageError(f"storage is paused: {refusal[1]}")
+            raise BusyError(f"{refusal[1]} (limit {refusal[0]})")
+        if self._head.total + len(fresh) > self._options.max_series:
+            raise self._over("max_series", f"{self._head.total + len(fresh)} series")
+
+    def _numbers(self, labels: Sequence[Labels]) -> NDArray[np.int32]:
+        """Numbers of loose series, which the log's segment knows from now on."""
+        table = self._head.loose.table
+        numbers = np.array([table.add(each) for each in labels], np.int32)
+        self._wal.begin()
+        self._state_series(numbers)
+        return numbers
 
     def add_metadata(self, metas: Sequence[MetricMeta]) -> None:
         """Keep metadata that came apart from schemas, within limits; durable with the next commit."""
@@ -494,15 +558,15 @@ class Store:
             mark = self._wal.roll()
             arrival = self._head.arrival
             found = self._head.views(-(1 << 63), before - 1)
-            loose = self._head.loose.view()
+            loose, histograms = self._head.loose.view(), self._head.histograms.view()
         self.commit()
         log = mark()
         strands = [(strand.schema, strand.target, views) for strand, views in found]
         times = [view.timestamps for _, views in found for view in views]
         paths: list[Path] = []
         try:
-            for start, end in ranges([*times, loose.timestamps], before):
-                origin = HeadOrigin(strands, loose, start, min(end, before - 1))
+            for start, end in ranges([*times, loose.timestamps, histograms.timestamps], before):
+                origin = HeadOrigin(strands, loose, histograms, start, min(end, before - 1))
                 paths += self._blocks.write([origin], self._meta_of, log=log, shape=Shape())
         except OSError:
             self._blocks.discard(paths)
@@ -611,11 +675,7 @@ class Store:
     ) -> Iterator[RowBatch]:
         """As Querier.select."""
         blocks, chosen = self._look(matchers, start, end)
-        found: list[Piece[Labels]] = []
-        for block, deletions in blocks:
-            found.extend(block_pieces(block, deletions, matchers, start, end, self._label_cache))
-        found.extend(chosen_pieces(chosen, matchers, start, end, self._label_cache))
-        return join(found, budget)
+        return rows_of(blocks, chosen, matchers, start, end, self._label_cache, budget)
 
     def label_names(self, matchers: Sequence[Sequence[Matcher]], start: Millis, end: Millis) -> list[str]:
         """As Querier.label_names."""
@@ -660,9 +720,10 @@ class Store:
         """A bound of the samples that are stored, by metric name."""
         low, high = -(1 << 63), (1 << 63) - 1
         with self._lock:
-            blocks, found, loose = self._blocks.current, self._head.views(low, high), self._head.loose.view()
+            blocks, found = self._blocks.current, self._head.views(low, high)
+            loose, histograms = self._head.loose.view(), self._head.histograms.view()
         strands = [(strand.schema, strand.target, views) for strand, views in found]
-        cells = Counter(HeadOrigin(strands, loose, low, high).metrics())
+        cells = Counter(HeadOrigin(strands, loose, histograms, low, high).metrics())
         for block in blocks:
             cells.update(block.metrics())
         return cells
@@ -691,6 +752,7 @@ class Store:
                 chunks=len(head.chunks()),
                 head_bytes=head.size,
                 loose_samples=head.loose.samples,
+                histograms=head.histograms.samples,
                 first=min((low for low, _ in known), default=None),
                 last=max((high for _, high in known), default=None),
                 samples=head.samples,

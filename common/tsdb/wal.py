@@ -35,6 +35,7 @@ class RecordType(IntEnum):
     CORRECTION = 7
     SERIES = 8
     RELEASE = 9
+    HISTOGRAMS = 10
 
 
 Key = tuple[RecordType, bytes]

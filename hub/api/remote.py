@@ -8,6 +8,7 @@ import numpy as np
 from aiohttp import web
 
 from common.errors import BusyError, FormatError, LimitError, QueryLimitError, StorageError
+from common.histogram import FloatHistogram
 from common.labels import Labels, Matcher, MatchType
 from common.promql.budget import QueryBudget
 from common.remote import snappy
@@ -68,7 +69,7 @@ async def write(request: web.Request) -> web.StreamResponse:
     response = _text(400, problem) if problem else web.Response(status=204)
     if version is Version.V2:
         response.headers["X-Prometheus-Remote-Write-Samples-Written"] = str(taken.samples)
-        response.headers["X-Prometheus-Remote-Write-Histograms-Written"] = "0"
+        response.headers["X-Prometheus-Remote-Write-Histograms-Written"] = str(taken.histograms)
         response.headers["X-Prometheus-Remote-Write-Exemplars-Written"] = "0"
     return response
 
@@ -103,16 +104,26 @@ def _series(
     querier: Querier, query: ReadQuery, external: Labels, budget: QueryBudget
 ) -> Iterator[tuple[Labels, bytes]]:
     """The query's series with their encoded samples; external labels are matched and added as in Prometheus."""
+    native: dict[Labels, list[tuple[int, FloatHistogram | None]]] = {}
+    none = np.empty(0)
     for batch in querier.select(_inside(query.matchers, external), query.start, query.end, query.hints, budget):
         for row, labels in enumerate(batch.labels):
             line = batch.timelines[batch.timeline_of[row]]
+            if batch.histograms is not None:
+                cells = batch.histograms[row, : len(line.timestamps)].tolist()
+                native[labels] = list(zip(line.timestamps.tolist(), cells, strict=True))
+                budget.hold(sum(8 if each is None else 8 + len(each.positive.counts) // 2 for each in cells))
+                continue
             values = batch.values[row, : len(line.timestamps)]
             if line.stale is not None:
                 values = np.where(line.stale, STALE_NAN, values)
             budget.hold(len(values))
             full = external.merge(labels) if len(external) else labels
-            yield full, encode_series(full, line.timestamps, values)
+            yield full, encode_series(full, line.timestamps, values, native.pop(labels, ()))
         budget.release_batch()
+    for labels, samples in native.items():
+        full = external.merge(labels) if len(external) else labels
+        yield full, encode_series(full, none.astype(np.int64), none, samples)
 
 
 def _inside(matchers: Sequence[Matcher], external: Labels) -> list[Matcher]:

@@ -1,11 +1,11 @@
 """Takes remote write requests, 1.0 and 2.0: unpacks, checks and appends them off the event loop, durably.
 
-A request is answered when its samples are readable and on the disk. Exemplars and start timestamps are not kept. Native
-histograms are not stored yet: they are counted and left out, and the answer to a 2.0 sender says so.
+A request is answered when its samples are readable and on the disk. Exemplars and start timestamps of floats are not
+kept. What can't be taken of a request (labels, times, malformed histograms) is left out and named; the rest is stored.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,11 +17,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from common.clock import Clock
 from common.errors import BusyError, FormatError, LimitError, StorageError
+from common.histogram import FloatHistogram
 from common.labels import Labels
-from common.logs import EventLog
 from common.remote import snappy
 from common.remote.write import Decoder, WriteRequest
 from common.sample import MetricMeta
+from common.tsdb.native import check_histogram
 from common.tsdb.options import StoreOptions
 
 MAX_BODY_BYTES = 16 * 2**20
@@ -33,9 +34,8 @@ MAX_FUTURE_MS = 10 * 60_000
 """How far ahead of the clock a sample may be, as in Prometheus."""
 SHOWN_REFUSALS = 3
 SLICE = 1 << 20
-"""Samples appended at once; of a longer request each slice but the last is committed before the next."""
-
-_log = EventLog("remote_write")
+HISTOGRAM_SLICE = 1 << 14
+"""Samples and histograms appended at once; of a longer request each slice but the last is committed before the next."""
 
 
 class Version(StrEnum):
@@ -58,6 +58,10 @@ class LooseStore(Protocol):
         """Take samples: i (ms) is one of the series labels[rows[i]]; LimitError or StorageError refuse all of them."""
         ...
 
+    def append_histograms(self, samples: Sequence[tuple[Labels, int, FloatHistogram | None, int]]) -> int:
+        """Take native histograms: labels, ms, histogram (None: staleness marker), start timestamp (0: none)."""
+        ...
+
     def add_metadata(self, metas: Sequence[MetricMeta]) -> None:
         """Keep metadata of metric families."""
         ...
@@ -69,10 +73,10 @@ class LooseStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What became of a request: samples taken, histograms left out, and why others were refused."""
+    """What became of a request: samples and native histograms taken, and why others were refused."""
 
     samples: int
-    histograms_left_out: int
+    histograms: int
     refused: Sequence[str]
 
     def problem(self) -> str:
@@ -110,9 +114,7 @@ class Receiver:
         self._refused = Counter(
             "bramble_hub_remote_write_refused", "Samples and series refused, by reason.", ["reason"], registry=registry
         )
-        self._histograms = Counter(
-            "bramble_hub_remote_write_histograms_left_out", "Native histograms not stored.", registry=registry
-        )
+        self._histograms = Counter("bramble_hub_remote_write_histograms", "Native histograms taken.", registry=registry)
         Gauge("bramble_hub_remote_write_waiting", "Requests that wait.", registry=registry).set_function(
             lambda: self._waiting
         )
@@ -152,17 +154,58 @@ class Receiver:
         refused = list(request.refused)
         self._refused.labels("labels").inc(len(refused))
         rows = np.repeat(np.arange(len(request.series)), np.diff(request.bounds))
-        fine = self._fine(request, rows, refused)
+        fine, allowed = self._fine(request, rows, refused)
         if not fine.all():
             rows = rows[fine]
         self._store.add_metadata(request.metadata)
         self._append(request.series, rows, request.timestamps[fine], request.values[fine])
         self._samples.inc(len(rows))
-        histograms = sum(map(len, request.histograms.values()))
-        if histograms:
-            self._histograms.inc(histograms)
-            _log.warn("native histograms are not stored yet", left_out=histograms)
+        histograms = self._take_histograms(request, allowed, refused) if request.histograms else 0
         return Taken(len(rows), histograms, refused)
+
+    def _take_histograms(self, request: WriteRequest, allowed: Sequence[bool], refused: list[str]) -> int:
+        """Append the histograms of series that are `allowed`; how many. Why others can't be is added to `refused`."""
+        latest = self._latest()
+        found: list[tuple[Labels, int, FloatHistogram | None, int]] = []
+        for row, samples in request.histograms.items():
+            if not allowed[row]:
+                continue
+            labels = request.series[row]
+            for sample in samples:
+                if not 0 <= sample.timestamp <= latest:
+                    refused.append(f"out of bounds: a histogram of {labels} is before 1970 or too far in the future")
+                    self._refused.labels("out_of_bounds").inc()
+                    continue
+                try:
+                    histogram = sample.histogram()
+                    if histogram is not None:
+                        check_histogram(histogram, labels, self._options.max_histogram_buckets)
+                except FormatError as err:
+                    refused.append(f"invalid histogram of {labels} at {sample.timestamp}: {err}")
+                    self._refused.labels("histogram").inc()
+                    continue
+                found.append((labels, sample.timestamp, histogram, sample.start))
+        for at in range(0, len(found), HISTOGRAM_SLICE):
+            part = found[at : at + HISTOGRAM_SLICE]
+            if at:
+                self._store.commit()
+            self._again(lambda part=part: self._store.append_histograms(part))  # type: ignore[misc]
+        self._histograms.inc(len(found))
+        return len(found)
+
+    def _again(self, append: Callable[[], int]) -> None:
+        """Append; where the store is full or paused, commit first and try once more."""
+        try:
+            append()
+        except (BusyError, StorageError):
+            # What is pending may be others' and need not wait for their window; and a store that paused since the
+            # disk was full goes on after a commit.
+            self._store.commit()
+            append()
+
+    def _latest(self) -> int:
+        """The newest time that is taken."""
+        return self._clock.now() + MAX_FUTURE_MS if self._clock.synced() else 2**63 - 1
 
     def _append(
         self,
@@ -174,32 +217,30 @@ class Receiver:
         for at in range(0, len(rows), SLICE):
             part = slice(at, at + SLICE)
             used, own = np.unique(rows[part], return_inverse=True)
-            labels = [series[row] for row in used.tolist()]
+            columns = [series[row] for row in used.tolist()], own, times[part], values[part]
             if at:
                 self._store.commit()
-            try:
-                self._store.append_columns(labels, own, times[part], values[part])
-            except (BusyError, StorageError):
-                # What is pending may be others' and need not wait for their window; and a store that paused since the
-                # disk was full goes on after a commit.
-                self._store.commit()
-                self._store.append_columns(labels, own, times[part], values[part])
+            self._again(lambda columns=columns: self._store.append_columns(*columns))  # type: ignore[misc]
 
-    def _fine(self, request: WriteRequest, rows: NDArray[np.intp], refused: list[str]) -> NDArray[np.bool_]:
-        """Which samples to take; why others can't be is added to `refused`."""
+    def _fine(
+        self, request: WriteRequest, rows: NDArray[np.intp], refused: list[str]
+    ) -> tuple[NDArray[np.bool_], list[bool]]:
+        """Which samples and which series to take; why others can't be is added to `refused`."""
         times = request.timestamps
-        latest = self._clock.now() + MAX_FUTURE_MS if self._clock.synced() else 2**63 - 1
+        latest = self._latest()
         fine: NDArray[np.bool_] = (times >= 0) & (times <= latest)
         for row, bad in zip(*np.unique(rows[~fine], return_counts=True), strict=True):
             labels = request.series[row]
             refused.append(f"out of bounds: {bad} samples of {labels} are before 1970 or too far in the future")
             self._refused.labels("out_of_bounds").inc(int(bad))
+        allowed = [True] * len(request.series)
         for row, labels in enumerate(request.series):
             if problem := self._over_limit(labels):
                 refused.append(problem)
                 self._refused.labels("labels").inc()
                 fine[request.bounds[row] : request.bounds[row + 1]] = False
-        return fine
+                allowed[row] = False
+        return fine, allowed
 
     def _over_limit(self, labels: Labels) -> str:
         limits = self._options

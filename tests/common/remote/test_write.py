@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import FormatError, LimitError
+from common.histogram import ResetHint
 from common.labels import Labels
 from common.remote import snappy
-from common.remote.write import Decoder, HistogramSample, ResetHint
+from common.remote.write import Decoder, HistogramSample
 from common.sample import STALE_NAN, STALE_NAN_BITS, MetricMeta, MetricType, Millis
 from common.wire import WireError, write_bytes, write_double, write_int, write_text, write_varint
 
@@ -141,6 +142,7 @@ def test_a_histogram_with_integer_counts_becomes_one_with_float_counts():
                 negative_counts=(),
                 custom_values=(),
                 reset_hint=ResetHint.GAUGE,
+                integer=True,
             )
         ]
     }

@@ -15,6 +15,7 @@ from common.tsdb.build import Shape, build
 from common.tsdb.cache import DecodeCache
 from common.tsdb.index import Interner, LabelCache, Name, RowIndex, Target
 from common.tsdb.join import Line, Piece, join
+from common.tsdb.kinds import Pool
 from common.tsdb.memory import MemoryQuerier, read_all
 
 ROWS = RowIndex([Labels.of(__name__=n, i=str(i)) for n in ("a", "b", "c") for i in range(5)])
@@ -57,6 +58,9 @@ class Lot:
         for piece in self.found:
             rows = np.array([i for i, labels in enumerate(ROWS.rows) if labels.name in metrics], np.intp)
             yield restricted(piece, rows)
+
+    def histograms(self, metrics: frozenset[str], pool: Pool) -> Iterator[Piece[Name]]:
+        return iter(())
 
 
 def restricted(piece: Piece[Name], rows: np.ndarray) -> Piece[Name]:

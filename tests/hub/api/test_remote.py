@@ -213,6 +213,9 @@ async def test_a_store_that_refuses_makes_the_sender_try_again(api: Api, error: 
         def append_columns(self, labels, rows, times, values):
             raise error
 
+        def append_histograms(self, samples):
+            raise error
+
     executor = ThreadPoolExecutor(1)
     api.configure(receiver=Receiver(Refusing(), StoreOptions(), executor, api.clock, CollectorRegistry()))
     client = await api.client()

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from common.errors import BusyError, FormatError, LimitError, StorageError
 from common.frames.model import SourceId
+from common.histogram import FloatHistogram, side
 from common.labels import Labels, Matcher, MatchType
 from common.remote.read import encode_series
 from common.remote.snappy import compress
@@ -180,12 +181,73 @@ async def test_large_requests_are_appended_in_slices(make: Make, monkeypatch: py
     }
 
 
-async def test_native_histograms_are_counted_and_left_out(make: Make) -> None:
+HISTOGRAM = FloatHistogram(1, 7.5, 12.0, 1.5, 0.001, side(-1, [2.0, 0.0, 4.0]))
+
+
+def native(
+    labels: Labels, *samples: tuple[int, FloatHistogram | None], floats: Mapping[int, float] | None = None
+) -> bytes:
+    """A body of remote write 1.0 with native histograms."""
+    floats = floats or {}
+    columns = np.array(list(floats), np.int64), np.array(list(floats.values()), np.float64)
+    return compress(write_bytes(1, encode_series(labels, *columns, samples)))
+
+
+def histograms(receiver: Receiver) -> dict[int, FloatHistogram | None]:
+    """Histograms of the one series that has some, None for staleness markers."""
+    batches = receiver.store.select([], Millis(0), Millis(1 << 60))
+    (batch,) = [batch for batch in batches if batch.histograms is not None]
+    assert batch.histograms is not None
+    return dict(zip(batch.timelines[0].timestamps.tolist(), batch.histograms[0].tolist(), strict=True))
+
+
+async def test_native_histograms_are_stored_durably_beside_floats(make: Make) -> None:
     receiver = make()
-    series = encode_series(UP, np.array([5]), np.array([1.0])) + write_bytes(4, write_int(15, 5))
-    written = await receiver.writer.take(compress(write_bytes(1, series)), Version.V1)
-    assert (written.samples, written.histograms_left_out) == (1, 1)
-    assert receiver.counter("bramble_hub_remote_write_histograms_left_out_total") == 1
+    written = await receiver.writer.take(native(UP, (5, HISTOGRAM), (7, None), floats={6: 1.0}), Version.V1)
+    assert (written.samples, written.histograms, written.refused) == (1, 2, [])
+    assert receiver.counter("bramble_hub_remote_write_histograms_total") == 2
+    receiver.crash()
+    found = histograms(receiver)
+    assert list(found) == [5, 7]
+    assert found[5] is not None
+    assert found[5].equals(HISTOGRAM)
+    assert found[7] is None
+
+
+async def test_of_a_float_and_a_histogram_with_one_time_the_first_to_come_holds(make: Make) -> None:
+    receiver = make()
+    await receiver.writer.take(native(UP, (5, HISTOGRAM)), Version.V1)
+    await receiver.writer.take(native(UP, (6, HISTOGRAM), floats={5: 1.0, 6: 2.0}), Version.V1)
+    assert list(histograms(receiver)) == [5]
+    assert receiver.samples()[UP] == [(6, 2.0, False)]
+
+
+async def test_a_histogram_that_is_not_valid_is_named_and_the_rest_stored(make: Make) -> None:
+    receiver = make()
+    bad = FloatHistogram(1, 1.0, 1.0, positive=side(0, [-1.0]))
+    written = await receiver.writer.take(native(UP, (5, HISTOGRAM), (6, bad), floats={7: 1.0}), Version.V1)
+    assert (written.samples, written.histograms) == (1, 1)
+    assert "invalid histogram of up" in written.problem()
+    assert "bucket number 1 has observation count of -1: negative" in written.problem()
+    assert list(histograms(receiver)) == [5]
+    assert receiver.counter("bramble_hub_remote_write_refused_total", reason="histogram") == 1
+
+
+async def test_histograms_of_the_far_future_and_of_unusable_labels_are_refused(make: Make) -> None:
+    receiver = make(max_labels=3)
+    late = int(receiver.clock.now()) + 3_600_000
+    written = await receiver.writer.take(native(UP, (late, HISTOGRAM)), Version.V1)
+    assert (written.histograms, len(written.refused)) == (0, 1)
+    many = UP.merge({"b": "1", "c": "2"})
+    written = await receiver.writer.take(native(many, (5, HISTOGRAM)), Version.V1)
+    assert (written.histograms, len(written.refused)) == (0, 1)
+
+
+async def test_many_histograms_are_taken_in_slices(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_write, "HISTOGRAM_SLICE", 3)
+    receiver = make()
+    written = await receiver.writer.take(native(UP, *((at, HISTOGRAM) for at in range(10))), Version.V1)
+    assert written.histograms == len(histograms(receiver)) == 10
 
 
 async def test_requests_that_come_during_a_commit_share_the_next_one(make: Make) -> None:

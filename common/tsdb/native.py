@@ -1,0 +1,327 @@
+"""Native histograms as the store keeps them: samples of log and head, row groups of blocks. FORMAT.md draws both.
+
+Pure. A side's buckets are kept as spans; what they look like ("layout") repeats and is parsed once.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import FormatError
+from common.frames.varint import Reader, put_uvarint, put_varint
+from common.histogram import CUSTOM_SCHEMA, EMPTY_SIDE, MAX_BUCKETS, FloatHistogram, ResetHint, Side
+from common.labels import Labels
+from common.tsdb.ints import get_ints, put_ints
+from common.tsdb.rows import Group, encode_rows
+
+MIN_KEPT_SCHEMA: Final = -4
+MAX_KEPT_SCHEMA: Final = 8
+GAP: Final = 8
+"""Empty buckets beyond which a span ends."""
+MATRIX_CELLS: Final = 1 << 20
+_HINT: Final = 3
+_INTEGERS: Final = 1 << 2
+_AFTER: Final = 1 << 3
+_START: Final = 1 << 4
+_EXACT: Final = float(1 << 53)
+_DOUBLE = struct.Struct("<d")
+
+Spans = tuple[tuple[int, int], ...]
+"""First bucket index and length of each span, ascending."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """A histogram; `after` > 0: the hint NOT_RESET is about the sample so many ms before; `start` ms, 0 unknown."""
+
+    histogram: FloatHistogram
+    after: int = 0
+    start: int = 0
+
+    @property
+    def words(self) -> int:
+        """About how many 8-byte words it takes in memory."""
+        histogram = self.histogram
+        return 32 + len(histogram.positive.counts) + len(histogram.negative.counts) + len(histogram.custom)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    schema: int
+    threshold: float
+    custom: tuple[float, ...]
+    positive: Spans
+    negative: Spans
+    buckets: int
+    """Of positive spans."""
+    numbers: int
+    """Count, zero count, and buckets of both sides."""
+
+    def histogram(self, numbers: NDArray[np.float64], total: float, hint: ResetHint) -> FloatHistogram:
+        """From count, zero count and buckets; and the sum of observations."""
+        middle = 2 + self.buckets
+        return FloatHistogram(
+            self.schema,
+            float(numbers[0]),
+            total,
+            float(numbers[1]),
+            self.threshold,
+            _side(self.positive, numbers[2:middle]),
+            _side(self.negative, numbers[middle:]),
+            self.custom,
+            hint,
+        )
+
+
+def _side(spans: Spans, counts: NDArray[np.float64]) -> Side:
+    if not spans:
+        return EMPTY_SIDE
+    first = spans[0][0]
+    if len(spans) == 1:
+        return Side(first, counts)
+    dense = np.zeros(spans[-1][0] + spans[-1][1] - first)
+    at = 0
+    for begin, length in spans:
+        dense[begin - first : begin - first + length] = counts[at : at + length]
+        at += length
+    return Side(first, dense)
+
+
+def _spans(side: Side) -> Spans:
+    filled = np.flatnonzero(side.counts)
+    if not len(filled):
+        return ()
+    cuts = np.flatnonzero(np.diff(filled) > GAP)
+    if not len(cuts):
+        return ((side.offset + int(filled[0]), int(filled[-1] - filled[0]) + 1),)
+    begins = [int(filled[0]), *filled[cuts + 1].tolist()]
+    ends = [*filled[cuts].tolist(), int(filled[-1])]
+    return tuple((side.offset + begin, end - begin + 1) for begin, end in zip(begins, ends, strict=True))
+
+
+def _put_spans(out: bytearray, spans: Spans) -> None:
+    put_uvarint(out, len(spans))
+    at = 0
+    for begin, length in spans:
+        put_varint(out, begin - at)
+        put_uvarint(out, length)
+        at = begin + length
+
+
+def _get_spans(reader: Reader) -> Spans:
+    spans: list[tuple[int, int]] = []
+    at = total = 0
+    for _ in range(reader.count(2)):
+        begin = at + reader.varint()
+        length = reader.uvarint()
+        if spans and begin < at:
+            raise FormatError("spans of a histogram overlap")
+        at = begin + length
+        spans.append((begin, length))
+        total += length
+    if spans and (total < len(spans) or at - spans[0][0] > MAX_BUCKETS):
+        raise FormatError("spans of a histogram are not usable")
+    return tuple(spans)
+
+
+def _pack_layout(histogram: FloatHistogram) -> tuple[bytes, NDArray[np.float64]]:
+    """The layout, and count, zero count, buckets."""
+    out = bytearray()
+    put_varint(out, histogram.schema)
+    positive = _spans(histogram.positive)
+    parts = [np.array([histogram.count, histogram.zero_count])]
+    parts += _chosen(histogram.positive, positive)
+    if histogram.is_custom:
+        put_uvarint(out, len(histogram.custom))
+        out += struct.pack(f"<{len(histogram.custom)}d", *histogram.custom)
+        _put_spans(out, positive)
+    else:
+        out += _DOUBLE.pack(histogram.zero_threshold)
+        negative = _spans(histogram.negative)
+        _put_spans(out, positive)
+        _put_spans(out, negative)
+        parts += _chosen(histogram.negative, negative)
+    return bytes(out), np.concatenate(parts)
+
+
+def _chosen(side: Side, spans: Spans) -> list[NDArray[np.float64]]:
+    return [side.counts[begin - side.offset : begin - side.offset + length] for begin, length in spans]
+
+
+@lru_cache(maxsize=1024)
+def _layout(data: bytes) -> _Layout:
+    """The inverse; FormatError for anything else."""
+    reader = Reader(data)
+    schema = reader.varint()
+    threshold, custom = 0.0, ()
+    negative: Spans = ()
+    if schema == CUSTOM_SCHEMA:
+        count = reader.count(8)
+        custom = struct.unpack(f"<{count}d", reader.take(8 * count))
+        positive = _get_spans(reader)
+    else:
+        threshold = _DOUBLE.unpack(reader.take(8))[0]
+        positive, negative = _get_spans(reader), _get_spans(reader)
+    reader.end()
+    buckets = sum(length for _, length in positive)
+    numbers = 2 + buckets + sum(length for _, length in negative)
+    return _Layout(schema, threshold, custom, positive, negative, buckets, numbers)
+
+
+def encode(stored: Stored) -> bytes:
+    """Bytes of a sample."""
+    histogram = stored.histogram
+    layout, numbers = _pack_layout(histogram)
+    with np.errstate(invalid="ignore"):
+        whole = bool(((np.abs(numbers) < _EXACT) & (np.rint(numbers) == numbers)).all())
+    out = bytearray(
+        [
+            histogram.hint
+            | (_INTEGERS if whole else 0)
+            | (_AFTER if stored.after else 0)
+            | (_START if stored.start else 0)
+        ]
+    )
+    if stored.after:
+        put_uvarint(out, stored.after)
+    if stored.start:
+        put_varint(out, stored.start)
+    put_uvarint(out, len(layout))
+    out += layout
+    out += _DOUBLE.pack(histogram.sum)
+    if whole:
+        put_ints(out, numbers.astype(np.int64))
+    else:
+        out += numbers.astype("<f8").tobytes()
+    return bytes(out)
+
+
+def decode(data: bytes) -> Stored:
+    """The inverse; FormatError for anything else."""
+    reader = Reader(data)
+    flags = reader.byte()
+    after = reader.uvarint() if flags & _AFTER else 0
+    start = reader.varint() if flags & _START else 0
+    layout = _layout(reader.take(reader.uvarint()))
+    total: float = _DOUBLE.unpack(reader.take(8))[0]
+    if flags & _INTEGERS:
+        numbers = get_ints(reader).astype(np.float64)
+    else:
+        numbers = np.frombuffer(reader.take(8 * layout.numbers), "<f8")
+    reader.end()
+    if len(numbers) != layout.numbers:
+        raise FormatError(f"histogram with {len(numbers)} numbers instead of {layout.numbers}")
+    return Stored(layout.histogram(numbers, total, ResetHint(flags & _HINT)), after, start)
+
+
+def encode_group(rows: Sequence[Sequence[Stored | None]]) -> bytes:
+    """A row group: histograms of each row in order of time, None for a staleness marker."""
+    bodies = [_encode_row(row) for row in rows]
+    out = bytearray()
+    put_uvarint(out, len(bodies))
+    put_ints(out, np.array([len(body) for body in bodies], np.int64))
+    return bytes(out) + b"".join(bodies)
+
+
+def _encode_row(row: Sequence[Stored | None]) -> bytes:
+    numbers: dict[bytes, int] = {}
+    columns: list[list[NDArray[np.float64]]] = []
+    layout_of: list[int] = []
+    flags: list[int] = []
+    for each in row:
+        if each is None:
+            layout_of.append(0)
+            flags.append(0)
+            continue
+        layout, values = _pack_layout(each.histogram)
+        number = numbers.setdefault(layout, len(numbers))
+        if number == len(columns):
+            columns.append([])
+        columns[number].append(np.concatenate((values[:2], [each.histogram.sum], values[2:])))
+        layout_of.append(number + 1)
+        flags.append(each.histogram.hint | (_AFTER if each.after else 0))
+    out = bytearray()
+    for numbers_of_slots in (
+        layout_of,
+        flags,
+        [0 if each is None else each.after for each in row],
+        [0 if each is None else each.start for each in row],
+    ):
+        put_ints(out, np.array(numbers_of_slots, np.int64))
+    put_uvarint(out, len(numbers))
+    for layout, found in zip(numbers, columns, strict=True):
+        put_uvarint(out, len(layout))
+        out += layout
+        step = max(1, MATRIX_CELLS // len(found[0]))
+        put_uvarint(out, -(-len(found) // step))
+        for at in range(0, len(found), step):
+            body = encode_rows(np.stack(found[at : at + step], axis=1))
+            put_uvarint(out, len(body))
+            out += body
+    return bytes(out)
+
+
+class HistogramGroup:
+    """A row group, opened: rows can be decoded one by one."""
+
+    def __init__(self, body: bytes) -> None:
+        """Open what `encode_group` wrote; FormatError if the lengths don't add up."""
+        reader = Reader(body)
+        rows = reader.uvarint()
+        lengths = get_ints(reader)
+        self._ends = reader.at + np.cumsum(lengths)
+        if len(lengths) != rows or (lengths < 0).any() or (rows and int(self._ends[-1]) != len(body)):
+            raise FormatError(f"group of {rows} rows of histograms in {len(body)} bytes")
+        self._starts = self._ends - lengths
+        self._body = body
+        self.rows = rows
+
+    @property
+    def size(self) -> int:
+        """Bytes held."""
+        return len(self._body) + 16 * self.rows
+
+    def decode(self, row: int) -> list[Stored | None]:
+        """The samples of a row; FormatError if they are damaged."""
+        reader = Reader(self._body[int(self._starts[row]) : int(self._ends[row])])
+        layout_of, flags, after, start = (get_ints(reader) for _ in range(4))
+        out: list[Stored | None] = [None] * len(layout_of)
+        if not len(layout_of) == len(flags) == len(after) == len(start):
+            raise FormatError("a row of histograms whose lists differ in length")
+        for number in range(1, 1 + reader.uvarint()):
+            layout = _layout(reader.take(reader.uvarint()))
+            slots = np.flatnonzero(layout_of == number).tolist()
+            found = [Group(reader.take(reader.uvarint())).decode() for _ in range(reader.uvarint())]
+            width = sum(each.shape[1] for each in found)
+            if width != len(slots) or any(len(each) != layout.numbers + 1 for each in found):
+                raise FormatError("a row of histograms whose matrices don't fit")
+            columns = np.concatenate(found, axis=1).T if found else np.empty((0, 0))
+            for slot, values in zip(slots, columns, strict=True):
+                numbers = np.concatenate((values[:2], values[3:]))
+                hint = ResetHint(int(flags[slot]) & _HINT)
+                histogram = layout.histogram(numbers, float(values[2]), hint)
+                out[slot] = Stored(histogram, int(after[slot]), int(start[slot]))
+        reader.end()
+        return out
+
+
+def check_histogram(histogram: FloatHistogram, labels: Labels, most: int) -> None:
+    """FormatError unless the store can keep it: a known schema, and at most `most` buckets on each side."""
+    if not (MIN_KEPT_SCHEMA <= histogram.schema <= MAX_KEPT_SCHEMA or histogram.is_custom):
+        raise FormatError(f"histogram of {labels} has the unknown schema {histogram.schema}")
+    for side in (histogram.positive, histogram.negative):
+        if len(side.counts) > most:
+            raise FormatError(
+                f"histogram of {labels} spans {len(side.counts)} buckets; at most {most} are taken "
+                "(limit max_histogram_buckets)"
+            )
+    if len(histogram.custom) > most:
+        raise FormatError(
+            f"histogram of {labels} has {len(histogram.custom)} custom bounds; at most {most} are taken "
+            "(limit max_histogram_buckets)"
+        )
