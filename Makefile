@@ -15,7 +15,7 @@ JOBS ?= $(shell nproc)
 # Integration tests mostly wait for real programs: more at a time than there are cores.
 WAITERS ?= 4
 
-.PHONY: run demo test check lint types unit conformance integration kills fuzz bench-query bench-storage bench-edge bench-frames bench-promql docs format clean
+.PHONY: run demo test check lint types unit conformance integration kills fuzz bench-query bench-lag bench-scrape bench-storage bench-edge bench-frames bench-promql docs format clean
 
 run: $(VENV)/.run ## hub and one agent on this machine, discovered, queried, alerting
 	@$(BIN)/bramblectl run --data $(DATA)/run $(if $(HUB_PORT),--hub-port $(HUB_PORT)) $(if $(EDGE_PORT),--edge-port $(EDGE_PORT)) $(ARGS)
@@ -46,6 +46,12 @@ integration: $(VENV)/.dev ## real programs; needs prometheus and prometheus-node
 
 bench-query: $(VENV)/.dev ## queries beside Prometheus and VictoriaMetrics: PEERS=DIR GEN=FILE [TARGETS=100] [WORK=DIR]
 	$(BIN)/python -m tests.bench.query --peers $(PEERS) --gen $(GEN) --work $(WORK)/$(TARGETS) --targets $(TARGETS) $(ARGS)
+
+bench-lag: $(VENV)/.dev ## the event loop under the worst queries beside intake, on a store that bench-query filled: [TARGETS=100] [WORK=DIR]
+	$(BIN)/python -m tests.bench.loop_lag --store $(WORK)/$(TARGETS)/bramble --data $(WORK)/$(TARGETS)/data --template $(WORK)/$(TARGETS)/template.txt $(ARGS)
+
+bench-scrape: $(VENV)/.dev ## CPU a scraped sample beside Prometheus: BENCH_DATA as gen.py made it of TEMPLATE, PROMETHEUS its binary
+	$(BIN)/python -m tests.bench.scrape --data $(BENCH_DATA) --template $(TEMPLATE) --prometheus $(or $(PROMETHEUS),prometheus) $(ARGS)
 
 bench-storage: $(VENV)/.dev ## the hub's store beside Prometheus: BENCH_DATA as gen.py made it, PROMETHEUS its binary
 	$(BIN)/python -m tests.bench.storage --data $(BENCH_DATA) --prometheus $(or $(PROMETHEUS),prometheus) $(ARGS)

@@ -1,6 +1,7 @@
 """Command lines in Prometheus's style: dotted flags, one-line errors with exit status 2, `PROGRAM, version …`."""
 
 import argparse
+import functools
 import importlib.metadata
 import platform
 from collections.abc import Callable
@@ -30,6 +31,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}, try --help\n")
 
 
+@functools.cache
 def program_version() -> str:
     """The installed distribution's version (semver), FROM_CHECKOUT when it runs from a bare checkout."""
     try:

@@ -157,7 +157,7 @@ def add_views(
     restarts: Callable[[], dict[str, int]],
     config: Callable[[], tuple[bool, float]],
 ) -> None:
-    """Have `registry` read these each time it is scraped; they answer at once."""
+    """Have `registry` read these each time it is scraped, in a thread; they answer at once."""
     registry.register(_Views(store, fleet, restarts, config))
 
 

@@ -162,9 +162,9 @@ class FleetRows:
         return sorted(rows, key=lambda row: row.instance)
 
     def by_state(self) -> dict[State, int]:
-        """How many devices are in each state."""
+        """How many devices are in each state; may be asked by any thread."""
         wall, now = self._clock.now(), self._clock.monotonic()
         counts = dict.fromkeys(State, 0)
-        for device in self._fleet.devices.values():
+        for device in list(self._fleet.devices.values()):
             counts[self._fleet.status(device, wall, now).state] += 1
         return counts

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from common.errors import QueryError
 from common.labels import EMPTY, NAME, Labels
+from common.order import in_order
 
 METADATA_LABELS = (NAME, "__type__", "__unit__")
 """Labels that say what a metric is; operations that change its meaning drop them."""
@@ -187,7 +188,7 @@ def remove_names(matrix: Matrix) -> Matrix:
 
 def sort_by_labels(matrix: Matrix) -> Matrix:
     """The series in order of their labels."""
-    order = sorted(range(len(matrix.labels)), key=lambda i: matrix.labels[i].pairs)
+    order = in_order(range(len(matrix.labels)), key=lambda i: matrix.labels[i].pairs)
     return matrix if order == list(range(len(order))) else matrix.rows(order)
 
 

@@ -1,5 +1,6 @@
 """The hub's store: frames in, rows out. The write-ahead log makes them durable, the head makes them readable."""
 
+import operator
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from common.frames.model import (
 from common.frames.ranges import Have, format_have, parse_have
 from common.histogram import FloatHistogram
 from common.labels import Labels, Matcher
+from common.order import in_order
 from common.sample import MetricMeta, Millis, families
 from common.tsdb.block import Block
 from common.tsdb.blocks import Blocks
@@ -59,6 +61,7 @@ from common.tsdb.rows_of import rows_of
 from common.tsdb.snapshot import copy_store
 from common.tsdb.wal import NO_TIME, RecordType, Segment, Wal
 
+PAIRS = operator.attrgetter("pairs")
 MAX_METAS = 10
 """Different metadata of one metric family that is kept if it comes apart from schemas."""
 
@@ -266,8 +269,8 @@ class Store:
 
     def has_schema(self, key: SchemaHash) -> bool:
         """Whether frames of that schema can be appended."""
-        with self._lock:
-            return key in self._head.schemas
+        # Without the lock, since event loops ask this: looking into a dict takes none.
+        return key in self._head.schemas
 
     def add_schema(self, encoded: bytes) -> SchemaHash:
         """Keep a schema; FrameError if it isn't one, LimitError if a label set exceeds a limit."""
@@ -701,7 +704,7 @@ class Store:
             for block, _ in blocks:
                 found.update(block.labels(block.match(each), self._label_cache))
             found.update(chosen.series(each, self._label_cache))
-        return sorted(found)
+        return in_order(found, key=PAIRS)
 
     def empty_cache(self) -> None:
         """Forget decoded row groups, so that the next query reads from the disk."""

@@ -1,6 +1,7 @@
 """The hub's HTTP application: routes, and what surrounds every request."""
 
 import asyncio
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -78,6 +79,8 @@ def make_app(state: ApiState) -> web.Application:
     app[STATE] = state
     app[RUNNER] = QueryRunner(state)
     app[remote.RECEIVING] = remote.Receiving()
+    app[METRICS] = ThreadPoolExecutor(1, "metrics")
+    app.on_cleanup.append(_end_metrics)
     prefix = "/" + state.web.route_prefix.strip("/") if state.web.route_prefix.strip("/") else ""
     for path, methods, handler in ROUTES:
         for method in methods:
@@ -95,10 +98,21 @@ def make_runner(app: web.Application) -> web.AppRunner:
     return web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=2.0)
 
 
+METRICS: web.AppKey[Executor] = web.AppKey("metrics", Executor)
+"""Where `/metrics` is put together."""
+
+
+async def _end_metrics(app: web.Application) -> None:
+    app[METRICS].shutdown(wait=True, cancel_futures=True)
+
+
 async def own_metrics(request: web.Request) -> web.StreamResponse:
     """The hub's own metrics, in the format the client asks for."""
     encoder, content_type = choose_encoder(request.headers.get("Accept", ""))
-    return web.Response(body=encoder(request.app[STATE].registry), headers={"Content-Type": content_type})
+    # In a thread of its own: the store may be busy when it is asked for its figures, and queries have all of theirs.
+    executor, registry = request.app[METRICS], request.app[STATE].registry
+    body = await asyncio.get_running_loop().run_in_executor(executor, encoder, registry)
+    return web.Response(body=body, headers={"Content-Type": content_type})
 
 
 PLAIN_ROUTES: tuple[tuple[str, Handler], ...] = (

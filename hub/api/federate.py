@@ -8,6 +8,7 @@ from aiohttp import web
 
 from common.exposition.encode import TEXT_CONTENT_TYPE, head_text, series_text
 from common.labels import NAME, Labels, Matcher, is_legacy_label_name, is_legacy_metric_name
+from common.order import in_order
 from common.promql.budget import QueryBudget
 from common.rules.format import plain
 from common.sample import MetricType, Millis
@@ -37,7 +38,7 @@ def newest(
                 if line.stale is None or not line.stale[last]:
                     found[labels] = (labels, int(line.timestamps[last]), float(batch.values[row, last]))
             budget.release_batch()
-    return sorted(found.values(), key=lambda sample: (sample[0].name, sample[0].pairs))
+    return in_order(found.values(), key=lambda sample: (sample[0].name, sample[0].pairs))
 
 
 def exposition(samples: Sequence[Sample], external: Labels, utf8: bool) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """`labels`, `label/NAME/values`, `series`, `metadata`."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from aiohttp import web
 
@@ -29,22 +29,21 @@ def _window(form: Form) -> tuple[Millis, Millis]:
     return time_param(form, "start", MIN_TIME), time_param(form, "end", MAX_TIME)
 
 
-def _limited(items: Sequence[object], limit: int) -> web.Response:
-    if len(items) > limit:
-        return success(encode.text(list(items[:limit])), [TRUNCATED])
-    return success(encode.text(list(items)))
+def _limited(items: Sequence[str], limit: int) -> Iterator[bytes]:
+    body = encode.separated(map(encode.text, items[:limit]))
+    return envelope(body, [TRUNCATED] if len(items) > limit else [])
 
 
 async def labels(request: web.Request) -> web.StreamResponse:
     """Names of labels."""
     form = await read_form(request)
     limit, (start, end), sets = limit_param(form), _window(form), match_params(form, named=False)
-    querier = request.app[STATE].querier
+    querier, coding = request.app[STATE].querier, choose(request.headers.get("Accept-Encoding", ""))
 
-    def job(_: threading.Event) -> list[str]:
-        return querier.label_names(sets, start, end)
+    def job(_: threading.Event) -> Packed:
+        return pack(_limited(querier.label_names(sets, start, end), limit), coding)
 
-    return _limited(await request.app[RUNNER].run(job), limit)
+    return respond(await request.app[RUNNER].run(job), JSON)
 
 
 async def label_values(request: web.Request) -> web.StreamResponse:
@@ -52,12 +51,12 @@ async def label_values(request: web.Request) -> web.StreamResponse:
     form = await read_form(request)
     name = label_name(request.rel_url.raw_parts[-2])
     limit, (start, end), sets = limit_param(form), _window(form), match_params(form, named=False)
-    querier = request.app[STATE].querier
+    querier, coding = request.app[STATE].querier, choose(request.headers.get("Accept-Encoding", ""))
 
-    def job(_: threading.Event) -> list[str]:
-        return querier.label_values(name, sets, start, end)
+    def job(_: threading.Event) -> Packed:
+        return pack(_limited(querier.label_values(name, sets, start, end), limit), coding)
 
-    return _limited(await request.app[RUNNER].run(job), limit)
+    return respond(await request.app[RUNNER].run(job), JSON)
 
 
 async def series(request: web.Request) -> web.StreamResponse:

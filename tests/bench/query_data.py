@@ -114,31 +114,43 @@ def load_frames(fleet: Fleet, directory: Path) -> None:
 
 def requests(fleet: Fleet) -> Iterator[bytes]:
     """Remote-write requests, not compressed, in order of time: one target and `WRITE_SLOTS` slots each."""
-    heads = [[_label_bytes(fleet.target(t).merge(row)) for row in fleet.rows(t)] for t in range(len(fleet.times))]
+    heads = [[label_bytes(fleet.target(t).merge(row)) for row in fleet.rows(t)] for t in range(len(fleet.times))]
     for low in range(0, fleet.times.shape[1], WRITE_SLOTS):
         for target, labels in enumerate(heads):
             values, cells = fleet.cut(target, low, low + WRITE_SLOTS)
             times = fleet.times[target, low : low + WRITE_SLOTS]
-            packed = np.zeros(values.shape, _SAMPLE)
-            # Sample {1: double value, 2: int64 timestamp}; a time of today is a varint of six bytes.
-            packed["head"] = np.frombuffer(b"\x12\x10\x09", "V3")[0]
-            packed["value"] = values
-            packed["tag"] = 0x10
-            shifts = np.arange(0, 42, 7)
-            packed["time"] = ((times[:, None] >> shifts) & 0x7F | np.where(shifts < 35, 0x80, 0)).astype(np.uint8)
+            packed = pack_samples(times, values)
             body = bytearray()
             for label, row, there in zip(labels, packed, cells != ABSENT, strict=True):
                 samples = (row if there.all() else row[there]).tobytes()
                 if samples:
-                    body.append(0x0A)
-                    put_uvarint(body, len(label) + len(samples))
-                    body += label
-                    body += samples
+                    put_series(body, label, samples)
             if body:
                 yield bytes(body)
 
 
-def _label_bytes(labels: Labels) -> bytes:
+def pack_samples(times: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.void]:
+    """Samples as remote write 1.0 has them, one an element; the last axis of `values` is time (ms, of today)."""
+    packed = np.zeros(values.shape, _SAMPLE)
+    # Sample {1: double value, 2: int64 timestamp}; a time of today is a varint of six bytes.
+    packed["head"] = np.frombuffer(b"\x12\x10\x09", "V3")[0]
+    packed["value"] = values
+    packed["tag"] = 0x10
+    shifts = np.arange(0, 42, 7)
+    packed["time"] = ((times[:, None] >> shifts) & 0x7F | np.where(shifts < 35, 0x80, 0)).astype(np.uint8)
+    return packed
+
+
+def put_series(body: bytearray, label: bytes, samples: bytes) -> None:
+    """Add one series to a request: its labels as `label_bytes` makes them, and packed samples."""
+    body.append(0x0A)
+    put_uvarint(body, len(label) + len(samples))
+    body += label
+    body += samples
+
+
+def label_bytes(labels: Labels) -> bytes:
+    """A label set as remote write 1.0 has it."""
     out = bytearray()
     for name, value in labels.pairs:
         pair = bytearray()
