@@ -129,7 +129,7 @@ class Histograms:
             self._compact()
         return gone
 
-    def renumber(self, table: SeriesTable, used: NDArray[np.int32]) -> None:
+    def renumber(self, table: SeriesTable, used: NDArray[np.intp]) -> None:
         """Take another table, which numbers the series `used` of the old one anew, from 0 on."""
         self._loose.renumber(table, used)
         new = {old: number for number, old in enumerate(used.tolist())}
@@ -145,5 +145,6 @@ class Histograms:
         for at in real.tolist():
             kept[at] = self._encoded[int(numbers[at])]
         numbers[real] = real
+        self._loose.revalue(numbers)
         self._encoded = kept
         self._bytes = sum(map(len, kept)) + _BYTES_EACH * len(kept)

@@ -18,7 +18,7 @@ from common.tsdb.histograms import Histograms, HistogramView
 from common.tsdb.index import LabelCache, Name, RowIndex, Target
 from common.tsdb.join import Piece
 from common.tsdb.kinds import Pool
-from common.tsdb.loose import NOBODY, Loose, LooseView, SeriesTable
+from common.tsdb.loose import NOBODY, Loose, LooseView
 from common.tsdb.options import StoreOptions
 from common.tsdb.registry import Held, Schemas, Selection, Selector, Source, StoredSchema, Strand
 from common.tsdb.wal import NO_TIME
@@ -299,16 +299,20 @@ class Lanes:
                 rest = [chunk.without(before, arrival) for chunk in strand.chunks]
                 strand.chunks = [chunk for chunk in rest if chunk is not None]
         self._forget()
-        gone = [self.loose.drop(before, arrival), self.histograms.drop(before, arrival)]
-        if not any(gone):
-            return False
+        self.loose.drop(before, arrival)
+        self.histograms.drop(before, arrival)
+        return self._renumber(before)
+
+    def _renumber(self, before: int) -> bool:
+        """Forget loose series without samples, newest below `before`, once they are most; True if numbers changed."""
         old = self.loose.table
-        used = np.union1d(self.loose.series, self.histograms.series)
+        keep = old.seen >= before
+        keep[self.loose.series] = True
+        keep[self.histograms.series] = True
+        used = np.flatnonzero(keep)
         if len(used) * 2 >= len(old):
             return False
-        table = SeriesTable()
-        for number in used.tolist():
-            table.add(old.labels[number])
+        table = old.only(used)
         self.loose.renumber(table, used)
         self.histograms.renumber(table, used)
         return True

@@ -1,7 +1,8 @@
-"""Samples that don't share instants (remote write, late and lone ones): one append buffer, sorted when read."""
+"""Samples that don't share instants (remote write, late and lone ones): sorted in parts, as a log-structured tree."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from common.sample import STALE_NAN_BITS
 from common.tsdb.index import Name, RowIndex, Target
 from common.tsdb.join import Line, Piece, mix
 
-_RESORT = 1 << 16
+TAIL = 1 << 15
+"""Samples that wait to be sorted, at most."""
 NOBODY = Target(Labels())
 
 
@@ -23,6 +25,7 @@ class SeriesTable:
         self._numbers: dict[Labels, int] = {}
         self._parts: list[RowIndex] = []
         self._indexed = 0
+        self._seen = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,6 +41,27 @@ class SeriesTable:
             self.labels.append(labels)
         return number
 
+    @property
+    def seen(self) -> NDArray[np.int64]:
+        """Of each label set the newest timestamp that it came with (the lowest int64: none yet), for reading only."""
+        if len(self._seen) < len(self.labels):
+            grown = np.full(2 * len(self.labels), np.iinfo(np.int64).min)
+            grown[: len(self._seen)] = self._seen
+            self._seen = grown
+        return self._seen[: len(self.labels)]
+
+    def see(self, numbers: NDArray[np.int32], times: NDArray[np.int64]) -> None:
+        """Note that these label sets came with these timestamps."""
+        np.maximum.at(self.seen, numbers, times)
+
+    def only(self, numbers: NDArray[np.intp]) -> "SeriesTable":
+        """Some label sets, ascending by their numbers here, with new numbers."""
+        rest = SeriesTable()
+        for number in numbers.tolist():
+            rest.add(self.labels[number])
+        rest._seen = self.seen[numbers]
+        return rest
+
     def parts(self) -> list[tuple[int, RowIndex]]:
         """Indexes over all label sets, each with the number of its first."""
         if self._indexed < len(self.labels):
@@ -50,14 +74,101 @@ class SeriesTable:
         return list(zip(starts, self._parts, strict=False))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Part:
-    """Samples sorted by row and time, each pair once: int32 [N], int64 [N], float64 [N], arrival int64 [N]."""
+    """Samples sorted by row and time, each pair once: int32 [N], int64 [N], float64 [N], arrival int64 [N]; N > 0.
+
+    What queries ask of it is found out once: which rows there are, and which of them share a line.
+    """
 
     rows: NDArray[np.int32]
     times: NDArray[np.int64]
     values: NDArray[np.float64]
     arrival: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def span(self) -> tuple[int, int]:
+        """Lowest and highest timestamp."""
+        return int(self.times.min()), int(self.times.max())
+
+    @cached_property
+    def came(self) -> tuple[int, int]:
+        """Lowest and highest arrival."""
+        return int(self.arrival.min()), int(self.arrival.max())
+
+    @cached_property
+    def starts(self) -> NDArray[np.intp]:
+        """Where each row begins, and the end: intp [rows + 1]."""
+        return np.append(np.flatnonzero(np.diff(self.rows, prepend=-1)), len(self.rows))
+
+    @cached_property
+    def numbers(self) -> NDArray[np.int32]:
+        """The rows there are, ascending."""
+        return self.rows[self.starts[:-1]]
+
+    @cached_property
+    def stale(self) -> NDArray[np.bool_] | None:
+        """Which samples are staleness markers; None for none."""
+        marks = self.values.view(np.uint64) == STALE_NAN_BITS
+        return marks if marks.any() else None
+
+    @cached_property
+    def lines(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Of each row its line, and of each line a row: those share one that agree on times, markers, and arrival."""
+        starts = self.starts
+        counts = np.diff(starts)
+        word = mix(mix(self.times.view(np.uint64)) + self.arrival.view(np.uint64) * 2 + self._marks)
+        position = np.arange(len(self.rows)) - np.repeat(starts[:-1], counts)
+        sums = np.add.reduceat(mix(word + mix(position.astype(np.uint64))), starts[:-1])
+        _, which, line_of = np.unique(sums, return_index=True, return_inverse=True)
+        return line_of, which
+
+    @property
+    def _marks(self) -> NDArray[np.bool_] | np.uint64:
+        return np.uint64(0) if self.stale is None else self.stale
+
+    def only(self, keep: NDArray[np.bool_]) -> "Part | None":
+        """Some of the samples."""
+        if keep.all():
+            return self
+        if not keep.any():
+            return None
+        return Part(self.rows[keep], self.times[keep], self.values[keep], self.arrival[keep])
+
+    def read(
+        self, wanted: NDArray[np.intp], start: int, end: int
+    ) -> "tuple[NDArray[np.intp], list[Line], NDArray[np.intp], _Values] | None":
+        """Which of the rows `wanted` (ascending) have samples between two times (inclusive), their lines and values."""
+        if self.span[0] > end or self.span[1] < start:
+            return None
+        at = np.minimum(np.searchsorted(self.numbers, wanted), len(self.numbers) - 1)
+        present = np.flatnonzero(self.numbers[at] == wanted)
+        if not len(present):
+            return None
+        at = at[present]
+        used, line_of = np.unique(self.lines[0][at], return_inverse=True)
+        lines: list[Line] = []
+        skip, count = np.zeros(len(used), np.intp), np.zeros(len(used), np.intp)
+        for k, row in enumerate(self.lines[1][used].tolist()):
+            low, high = self.starts[row], self.starts[row + 1]
+            times = self.times[low:high]
+            first, last = int(times.searchsorted(start, "left")), int(times.searchsorted(end, "right"))
+            skip[k], count[k] = first, last - first
+            if first < last:
+                own = slice(low + first, low + last)
+                stale = None if self.stale is None or not self.stale[own].any() else self.stale[own]
+                lines.append(Line(self.times[own], stale, self.arrival[own]))
+        alive = count > 0
+        if not alive.all():
+            rows = np.flatnonzero(alive[line_of])
+            if not len(rows):
+                return None
+            present, at, line_of = present[rows], at[rows], line_of[rows]
+        values = _Values(self.values, self.starts[at] + skip[line_of], count[line_of])
+        return present, lines, (np.cumsum(alive) - 1)[line_of], values
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +188,8 @@ class LooseView:
         series = sum(len(index.rows) for _, index in self.indexes)
         counts = np.zeros(series, np.int64)
         for part in self.parts:
-            counts += np.bincount(part.rows[(part.times >= start) & (part.times <= end)], minlength=series)
+            if part.span[0] <= end and part.span[1] >= start:
+                counts += np.bincount(part.rows[(part.times >= start) & (part.times <= end)], minlength=series)
         return counts
 
     def match(self, matchers: Sequence[Matcher]) -> Iterator[tuple[int, RowIndex, NDArray[np.intp]]]:
@@ -94,7 +206,7 @@ class LooseView:
         """Rows of one index between two times (inclusive)."""
         prints = index.prints(NOBODY)
         for part in self.parts:
-            found = _piece(part, rows + first, start, end)
+            found = part.read(rows + first, start, end)
             if found is None:
                 continue
             present, lines, line_of, values = found
@@ -125,44 +237,38 @@ class _Values:
         return found
 
 
-def _piece(
-    part: Part, numbers: NDArray[np.intp], start: int, end: int
-) -> tuple[NDArray[np.intp], list[Line], NDArray[np.intp], _Values] | None:
-    """Which of `numbers` (ascending) have samples, their distinct lines, and their values."""
-    rows, times, values, arrival = part.rows, part.times, part.values, part.arrival
-    inside = (times >= start) & (times <= end)
-    if not inside.all():
-        rows, times, values, arrival = rows[inside], times[inside], values[inside], arrival[inside]
-    starts = np.searchsorted(rows, numbers, "left")
-    counts = np.searchsorted(rows, numbers, "right") - starts
-    present = np.flatnonzero(counts)
-    if not len(present):
-        return None
-    starts, counts = starts[present], counts[present]
-    begins = np.cumsum(counts) - counts
-    position = np.arange(int(counts.sum())) - np.repeat(begins, counts)
-    taken = np.repeat(starts, counts) + position
-    stale = values.view(np.uint64) == STALE_NAN_BITS
-    # A line is shared by rows that agree on timestamps, markers, and who came first.
-    word = mix(times[taken].view(np.uint64)) ^ mix(arrival[taken].view(np.uint64) * 2 + stale[taken])
-    sums = np.add.reduceat(mix(word + mix(position.astype(np.uint64))), begins)
-    _, which, line_of = np.unique(sums, return_index=True, return_inverse=True)
-    lines = []
-    for row in which.tolist():
-        own = slice(int(starts[row]), int(starts[row] + counts[row]))
-        marks = stale[own]
-        lines.append(Line(times[own], marks if marks.any() else None, arrival[own]))
-    return present, lines, line_of, _Values(values, starts, counts)
+def _sorted(
+    rows: NDArray[np.int32], times: NDArray[np.int64], values: NDArray[np.float64], arrival: NDArray[np.int64]
+) -> Part:
+    """Samples in order of arrival as a part; of equal (row, time) the first."""
+    low, high, top = int(times.min()), int(times.max()), int(rows.max())
+    span = high - low + 1
+    if (top + 1) * span < 1 << 63:
+        # Linear where sorted runs follow each other, as they do when parts are merged.
+        key = rows * np.int64(span) + (times - low)
+        order = np.argsort(key, kind="stable")
+    else:
+        order = np.lexsort((times, rows))
+    rows, times = rows[order], times[order]
+    first = np.ones(len(rows), np.bool_)
+    first[1:] = (rows[1:] != rows[:-1]) | (times[1:] != times[:-1])
+    if not first.all():
+        rows, times, order = rows[first], times[first], order[first]
+    return Part(rows, times, values[order], arrival[order])
 
 
 class Loose:
-    """The buffer. Not thread-safe; views stay as they are."""
+    """The samples: a small tail in order of arrival, before it sorted parts, each over twice as large as the next.
+
+    Not thread-safe; views stay as they are.
+    """
 
     def __init__(self, table: SeriesTable | None = None) -> None:
         """An empty buffer of series that `table` numbers, or a table of its own."""
         self.table = SeriesTable() if table is None else table
         self.stated: NDArray[np.int64] = np.zeros(0, np.int64)
         """By series: the serial of the log segment that has its labels."""
+        self._parts: list[Part] = []
         self._clear()
 
     def _clear(self) -> None:
@@ -170,38 +276,61 @@ class Loose:
         self._times = np.empty(0, np.int64)
         self._values = np.empty(0)
         self._arrival = np.empty(0, np.int64)
-        self.samples = 0
-        self._parts: list[Part] = []
-        self._sorted = 0
+        self._tail = 0
+        self._span = (0, 0)
+
+    @property
+    def samples(self) -> int:
+        """How many samples are held; some of them may be repeats."""
+        return self._tail + sum(map(len, self._parts))
 
     @property
     def size(self) -> int:
         """Bytes held, without label sets."""
-        return 28 * len(self._rows) + sum(28 * len(part.rows) for part in self._parts)
+        return 28 * (len(self._rows) + sum(map(len, self._parts)))
 
     @property
     def bounds(self) -> tuple[int, int] | None:
         """Lowest and highest timestamp."""
-        n = self.samples
-        return (int(self._times[:n].min()), int(self._times[:n].max())) if n else None
-
-    @property
-    def values(self) -> NDArray[np.float64]:
-        """All values in order of arrival, not a copy."""
-        return self._values[: self.samples]
+        spans = [part.span for part in self._parts]
+        if self._tail:
+            spans.append(self._span)
+        return (min(low for low, _ in spans), max(high for _, high in spans)) if spans else None
 
     @property
     def series(self) -> NDArray[np.int32]:
         """Numbers of the series that have samples, ascending."""
-        return np.unique(self._rows[: self.samples])
+        self._flush()
+        return np.unique(np.concatenate([np.empty(0, np.int32), *(part.numbers for part in self._parts)]))
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """All values, one part after the other."""
+        self._flush()
+        return np.concatenate([np.empty(0), *(part.values for part in self._parts)])
+
+    def revalue(self, values: NDArray[np.float64]) -> None:
+        """Give all samples other values, in the order of `values`."""
+        ends = np.cumsum([len(part) for part in self._parts]).tolist()
+        parts = zip(self._parts, ends, strict=True)
+        self._parts = [replace(part, values=values[end - len(part) : end]) for part, end in parts]
 
     def append(
         self, rows: NDArray[np.int32], times: NDArray[np.int64], values: NDArray[np.float64], arrival: int
     ) -> None:
         """Add samples that arrive together; of equal (row, time) the first counts."""
-        old, new = self.samples, self.samples + len(rows)
+        if not len(rows):
+            return
+        self.table.see(rows, times)
+        old, new = self._tail, self._tail + len(rows)
+        if new > TAIL:
+            self._flush()
+            if len(rows) > TAIL:
+                self._add(_sorted(rows, times, values, np.full(len(rows), arrival)))
+                return
+            old, new = 0, len(rows)
         if new > len(self._rows):
-            capacity = max(new, 2 * old, 64)
+            capacity = min(max(new, 2 * old, 64), TAIL)
             for name in ("_rows", "_times", "_values", "_arrival"):
                 array = getattr(self, name)
                 grown = np.empty(capacity, array.dtype)
@@ -211,62 +340,65 @@ class Loose:
         self._times[old:new] = times
         self._values[old:new] = values
         self._arrival[old:new] = arrival
-        self.samples = new
+        low, high = int(times.min()), int(times.max())
+        self._span = (min(low, self._span[0]), max(high, self._span[1])) if old else (low, high)
+        self._tail = new
+
+    def _flush(self) -> None:
+        n = self._tail
+        if n:
+            self._tail = 0
+            self._add(_sorted(self._rows[:n], self._times[:n], self._values[:n], self._arrival[:n]))
+
+    def _add(self, part: Part) -> None:
+        parts = [*self._parts, part]
+        while len(parts) > 1 and len(parts[-2]) <= 2 * len(parts[-1]):
+            newer, older = parts.pop(), parts.pop()
+            parts.append(
+                _sorted(
+                    np.concatenate((older.rows, newer.rows)),
+                    np.concatenate((older.times, newer.times)),
+                    np.concatenate((older.values, newer.values)),
+                    np.concatenate((older.arrival, newer.arrival)),
+                )
+            )
+        self._parts = parts
 
     def view(self) -> LooseView:
         """The content as it is now."""
-        n = self.samples
-        if self._sorted < n:
-            if not self._parts or n - self._sorted > max(_RESORT, self._sorted // 4):
-                self._parts = [self._sort(0, n)]
-                self._sorted = n
-                parts = self._parts
-            else:
-                parts = [*self._parts, self._sort(self._sorted, n)]
-        else:
-            parts = self._parts
-        return LooseView(parts, self.table.parts() if n else [])
-
-    def _sort(self, low: int, high: int) -> Part:
-        rows, times = self._rows[low:high], self._times[low:high]
-        # Stable: samples stand in order of arrival.
-        order = np.lexsort((times, rows))
-        rows, times = rows[order], times[order]
-        first = np.ones(len(rows), np.bool_)
-        first[1:] = (np.diff(rows) != 0) | (np.diff(times) != 0)
-        order = order[first]
-        return Part(rows[first], times[first], self._values[low:high][order], self._arrival[low:high][order])
+        self._flush()
+        return LooseView(self._parts, self.table.parts() if self._parts else [])
 
     def delete(self, matchers: Sequence[Matcher], start: int, end: int) -> None:
         """Drop samples between two times (inclusive) of series that satisfy every matcher."""
-        n = self.samples
-        if not n:
+        view = self.view()
+        if not view.parts:
             return
         chosen = np.zeros(len(self.table), np.bool_)
-        for first, _, rows in self.view().match(matchers):
+        for first, _, rows in view.match(matchers):
             chosen[rows + first] = True
-        gone = chosen[self._rows[:n]] & (self._times[:n] >= start) & (self._times[:n] <= end)
-        if gone.any():
-            self._keep(np.flatnonzero(~gone))
-
-    def _keep(self, keep: NDArray[np.intp]) -> None:
-        kept = self._rows[keep], self._times[keep], self._values[keep], self._arrival[keep]
-        self._clear()
-        self._rows, self._times, self._values, self._arrival = kept
-        self.samples = len(keep)
+        rest = [each.only(~chosen[each.rows] | (each.times < start) | (each.times > end)) for each in view.parts]
+        self._parts = [each for each in rest if each is not None]
 
     def drop(self, before: int, arrival: int) -> bool:
         """Drop samples below `before` that came before `arrival`; whether there were any."""
-        n = self.samples
-        keep = np.flatnonzero((self._times[:n] >= before) | (self._arrival[:n] >= arrival))
-        if len(keep) == n:
-            return False
-        self._keep(keep)
-        return True
+        self._flush()
+        rest: list[Part] = []
+        for part in self._parts:
+            if part.span[0] >= before or part.came[0] >= arrival:
+                rest.append(part)
+            elif part.span[1] >= before or part.came[1] >= arrival:
+                some = part.only((part.times >= before) | (part.arrival >= arrival))
+                rest += [] if some is None else [some]
+        gone = rest != self._parts
+        self._parts = rest
+        if not rest:
+            self._clear()
+        return gone
 
-    def renumber(self, table: SeriesTable, used: NDArray[np.int32]) -> None:
-        """Take another table, which numbers `used`, all series of the old one that have samples, from 0 on."""
+    def renumber(self, table: SeriesTable, used: NDArray[np.intp]) -> None:
+        """Take another table, which numbers `used`, ascending numbers of the old one, from 0 on."""
+        self._flush()
         self.table = table
         self.stated = np.zeros(len(used), np.int64)
-        self._rows = np.searchsorted(used, self._rows[: self.samples]).astype(np.int32)
-        self._parts, self._sorted = [], 0
+        self._parts = [replace(each, rows=np.searchsorted(used, each.rows).astype(np.int32)) for each in self._parts]
