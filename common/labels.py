@@ -4,9 +4,12 @@ import itertools
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from common.errors import FormatError
+
+if TYPE_CHECKING:
+    from common.regex import Pattern
 
 NAME = "__name__"
 MAX_REGEX_LENGTH = 1 << 18
@@ -142,8 +145,6 @@ class MatchType(StrEnum):
     NRE = "!~"
 
 
-_NAMED_GROUP = re.compile(r"\(\?<(?=[A-Za-z_])")  # RE2 also takes (?<name>, Python's re only (?P<name>
-
 # RE2's messages in C++ -> those of Go's regexp/syntax, which users of Prometheus know.
 _RE2_MESSAGES = {
     "missing ]": "missing closing ]",
@@ -157,14 +158,11 @@ _RE2_MESSAGES = {
 }
 
 
-class _Pattern(Protocol):
-    def fullmatch(self, text: str) -> object: ...
+def compile_regex(pattern: str, *, captures: bool = True, dot_newline: bool = True) -> "Pattern":
+    """An RE2 expression, to be matched in full; FormatError says why it is not one.
 
-
-def compile_regex(pattern: str, *, captures: bool = True) -> _Pattern:
-    """A fully anchored RE2 expression whose dot matches newlines; FormatError says why it is not one.
-
-    Without `captures` its groups only group: matching then takes no longer for many of them.
+    Without `captures` its groups only group: matching then takes no longer for many of them. `dot_newline` says
+    whether the dot matches newlines from the start, as it does in matchers and relabeling.
     """
     if len(pattern) > MAX_REGEX_LENGTH:
         raise FormatError(
@@ -178,16 +176,16 @@ def compile_regex(pattern: str, *, captures: bool = True) -> _Pattern:
                 f"regular expression longer than {MAX_REGEX_LENGTH_WITHOUT_RE2} characters: "
                 "install google-re2 for longer ones"
             ) from None
-        try:
-            return re.compile(_NAMED_GROUP.sub("(?P<", pattern), re.DOTALL)
-        except re.error as err:
-            raise FormatError(f"error parsing regexp: {err}: `{pattern}`") from None
+        # Imported late: neither the agent nor a machine with google-re2 needs it.
+        from common.regex import compile_pattern
+
+        return compile_pattern(pattern, dot_newline=dot_newline)
     options = re2.Options()
-    options.dot_nl = True
+    options.dot_nl = dot_newline
     options.log_errors = False
     options.never_capture = not captures
     try:
-        compiled: _Pattern = re2.compile(pattern, options)
+        compiled: Pattern = re2.compile(pattern, options)
     except re2.error as err:
         text = err.args[0].decode(errors="replace") if isinstance(err.args[0], bytes) else str(err)
         what, _, where = text.partition(": ")
@@ -205,7 +203,7 @@ class Matcher:
         self.type = MatchType(type)
         self.name = name
         self.value = value
-        self._pattern: _Pattern | None = None
+        self._pattern: Pattern | None = None
         self._literals: frozenset[str] | None = None
         if self.type in (MatchType.RE, MatchType.NRE):
             if not set(value) & set("\\.+*?()[]{}^$"):

@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Protocol, cast
+from typing import TYPE_CHECKING
 
 from common.config import FieldError, option
 from common.errors import FormatError
 from common.labels import Labels, compile_regex, is_legacy_label_name
+
+if TYPE_CHECKING:
+    from common.regex import Match, Pattern
 
 MAX_COMPILED = 4096
 """Regular expressions kept compiled; least recently used go first."""
@@ -119,19 +122,10 @@ def relabel(labels: Labels, configs: Iterable[RelabelConfig], legacy_names: bool
     return Labels(values.items())
 
 
-class _Match(Protocol):
-    def group(self, which: int | str, /) -> str | None: ...
-    def groups(self) -> tuple[str | None, ...]: ...
-
-
-class _Regex(Protocol):
-    def fullmatch(self, text: str, /) -> _Match | None: ...
-
-
 @lru_cache(MAX_COMPILED)
-def _compiled(pattern: str) -> _Regex:
+def _compiled(pattern: str) -> "Pattern":
     try:
-        return cast("_Regex", compile_regex(pattern))
+        return compile_regex(pattern)
     except FormatError as err:
         raise ValueError(str(err)) from None
 
@@ -166,7 +160,7 @@ def _step(values: dict[str, str], config: RelabelConfig, legacy_names: bool) -> 
 
 
 def _step_on_value(
-    values: dict[str, str], config: RelabelConfig, regex: _Regex, value: str, legacy_names: bool
+    values: dict[str, str], config: RelabelConfig, regex: "Pattern", value: str, legacy_names: bool
 ) -> bool:
     target = config.target_label
     match config.action:
@@ -193,7 +187,7 @@ def _step_on_value(
     return True
 
 
-def expand(template: str, found: _Match) -> str:
+def expand(template: str, found: "Match") -> str:
     """`template` with `$1`, `${1}`, `$name` and `${name}` replaced as by Go's regexp; unknown ones are empty."""
     if "$" not in template:
         return template

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from common.errors import FormatError
 from common.labels import EMPTY, Labels, compile_regex
+from common.relabel import expand
 from common.rules import format as fmt
 
 MAX_OUTPUT = 16 * 1024
@@ -344,12 +345,15 @@ def _pad(text: str, flags: str, width: str) -> str:
 
 def _replace_all(args: list[Value]) -> str:
     pattern, replacement, text = (_text(arg) for arg in args)
-    compile_regex(pattern)  # refuses what RE2 refuses, before Python's engine sees it
-    import re2
-
-    # Go writes $1 and ${1} where RE2's Python binding writes \1.
-    python = re.sub(r"\$(?:\{(\d+)\}|(\d+))", r"\\\1\2", replacement.replace("\\", "\\\\"))
-    return str(re2.sub(pattern, python, text))
+    out = []
+    at, last = 0, -1
+    for match in compile_regex(pattern, dot_newline=False).finditer(text):
+        start, end = match.span()
+        if start == end == last:
+            continue  # Go's ReplaceAll ignores an empty match right behind another one
+        out += [text[at:start], expand(replacement, match)]
+        at = last = end
+    return "".join(out) + text[at:]
 
 
 def _title(args: list[Value]) -> str:

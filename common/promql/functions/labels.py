@@ -68,14 +68,14 @@ def label_replace(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matri
     if not is_valid_name(target):
         raise QueryError(f"invalid destination label name in label_replace(): {target}")
     matrix = ev.vector(node.args[0], steps)
-    names: dict[str, int] = dict(getattr(regex, "groupindex", {}))
+    names = dict(regex.groupindex)
     labels: list[Labels] = []
     for one in matrix.labels:
         match = regex.fullmatch(one.get(source))
         if match is None:
             labels.append(one)
             continue
-        groups = (match.group(0), *match.groups())  # type: ignore[attr-defined]
+        groups = (match.group(0), *match.groups())
         labels.append(one.merge({target: expand(template, groups, names)}))
     yield _named(matrix, labels, target, [new is not old for new, old in zip(labels, matrix.labels, strict=True)])
 
