@@ -26,6 +26,7 @@ MAX_SCHEMA_ROWS: Final = 1 << 20
 _HEADER = struct.Struct("<4sBBHIII")
 _INLINE, _REFERENCE = 0, 1
 _SUB_VERSION = 1
+_RLE_BLOCK = 1
 _TYPES: Final = tuple(MetricType)
 
 
@@ -241,9 +242,27 @@ def unzstd(data: bytes | memoryview, size: int) -> bytes:
     try:
         if zstandard.frame_content_size(data) != size:
             raise FrameError(f"compressed body does not hold {size} bytes")
-        out = zstandard.ZstdDecompressor().decompress(data, max_output_size=size, allow_extra_data=False)
+        if _zstd_frame_size(data) != len(data):
+            raise FrameError("compressed body is damaged: bytes follow its end")
+        out = zstandard.ZstdDecompressor().decompress(data, max_output_size=size)
     except zstandard.ZstdError as err:
         raise FrameError(f"compressed body is damaged: {err}") from None
     if len(out) != size:
         raise FrameError(f"compressed body does not hold {size} bytes")
     return out
+
+
+def _zstd_frame_size(data: bytes | memoryview) -> int:
+    """Bytes of the one zstd frame at the start of `data`, beyond its end where it was cut (RFC 8878, 3.1.1).
+
+    Releases of zstandard before 0.22 ignore what follows a frame; this looks at its block headers only.
+    """
+    at = zstandard.frame_header_size(data)
+    last = False
+    while not last and at + 3 <= len(data):
+        header = int.from_bytes(data[at : at + 3], "little")
+        last = bool(header & 1)
+        at += 3 + (1 if header >> 1 & 3 == _RLE_BLOCK else header >> 3)
+    if not last:
+        return len(data) + 1
+    return at + (4 if zstandard.get_frame_parameters(data).has_checksum else 0)

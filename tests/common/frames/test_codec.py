@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -259,6 +260,18 @@ def test_a_body_that_claims_terabytes_costs_nothing():
     zstd_header = bytes.fromhex("28b52ffde0") + (1 << 42).to_bytes(8, "little")
     with pytest.raises(FrameError):
         unzstd(zstd_header + bytes(10), 100)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"abc", bytes(400_000), bytes(range(256)) * 1000, np.random.default_rng(1).bytes(300_000)]
+)
+@pytest.mark.parametrize("checksum", [False, True])
+def test_a_compressed_body_is_one_whole_zstd_frame_and_nothing_else(content: bytes, checksum: bool):
+    packed = zstandard.ZstdCompressor(write_checksum=checksum).compress(content)
+    assert unzstd(packed, len(content)) == content
+    for damaged in (packed + b"\0", packed + packed, packed[:-1]):
+        with pytest.raises(FrameError, match="damaged"):
+            unzstd(damaged, len(content))
 
 
 def test_a_stream_is_split_into_its_frames():
