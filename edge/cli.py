@@ -14,6 +14,7 @@ from common.clock import SystemClock
 from common.config import Duration, Size, load_file
 from common.errors import BrambleError, ConfigError
 from common.flags import Parser, path_flag, program_version, typed
+from common.floats import keep_subnormals
 from common.listen import bind
 from common.logs import EventLog
 from common.supervisor import until_signal
@@ -168,6 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported late: --help, --version and a bad file need no HTTP server.
     from edge.agent import Agent, StopError
 
+    keep_subnormals()
     try:
         address = config.web.listen_address
         listener = bind(address.host, address.port, "node_exporter or another bramble-edge")

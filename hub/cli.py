@@ -9,6 +9,7 @@ from common import logs
 from common.clock import SystemClock
 from common.errors import BrambleError, ConfigError
 from common.flags import Parser, path_flag, typed
+from common.floats import keep_subnormals
 from common.logs import EventLog
 from common.supervisor import until_signal
 from common.units import format_duration, parse_duration
@@ -197,6 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Imported late: --help and --version need neither numpy nor an HTTP server.
     from hub.app import Hub, load_all
 
+    keep_subnormals()
     try:
         loaded = load_all(chosen)
     except ConfigError as err:

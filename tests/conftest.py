@@ -7,13 +7,28 @@ import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
+import aiohttp  # noqa: F401 - see keep_subnormals() below
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, settings
 
+from common.floats import keep_subnormals
 from common.testing import FakeClock
 
-MAX_BLOCK_SECONDS = 0.5
+SLOWER = float(os.environ.get("BRAMBLE_SLOWER", "1"))
+"""How many times slower than a real one this machine runs: tests/armhf says so of an emulated processor."""
+
+MAX_BLOCK_SECONDS = 0.5 * SLOWER
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+# Hypothesis measures examples against 200 ms and generation against its own idea of slow: neither tells anything
+# about Bramble where each instruction is interpreted. What the examples assert stays, and so does their number.
+settings.register_profile("emulated", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if SLOWER > 1:
+    settings.load_profile("emulated")
+
+
+keep_subnormals()  # as the programs do after their imports, aiohttp being the one that matters
 
 
 @pytest.fixture
