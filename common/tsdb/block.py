@@ -238,7 +238,7 @@ class Block:
         self._start = _joined(
             [entry.start[:-1] + first for entry, first in zip(entries, places.tolist(), strict=False)]
         )
-        sizes = np.diff(self._start, append=len(self._series))
+        sizes = np.diff(self._start, append=len(self._series)).astype(np.intp)
         kinds = np.array([entry.kind is ValueKind.HISTOGRAM for entry in entries], np.bool_)
         self.has_histograms = bool(kinds.any())
         self._native = np.repeat(kinds, [len(entry.row) for entry in entries])

@@ -126,9 +126,9 @@ def join_rows(
     by_length = np.argsort(np.frexp(width.astype(np.float64))[1], kind="stable")
     at = 0
     while at < len(by_length):
-        cells = np.maximum.accumulate(width[by_length[at : at + max_cells]]) * np.arange(
-            1, len(by_length[at : at + max_cells]) + 1
-        )
+        some = by_length[at : at + max_cells]
+        # int64: with 32-bit indices the product of a million rows and some thousand samples would wrap around.
+        cells = np.maximum.accumulate(width[some]) * np.arange(1, len(some) + 1, dtype=np.int64)
         end = at + max(1, int(np.searchsorted(cells, max_cells, side="right")))
         chosen = np.sort(by_length[at:end])
         yield _batch(

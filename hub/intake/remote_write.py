@@ -153,7 +153,7 @@ class Receiver:
         request = self._decoder.decode_v1(data) if version is Version.V1 else self._decoder.decode_v2(data)
         refused = list(request.refused)
         self._refused.labels("labels").inc(len(refused))
-        rows = np.repeat(np.arange(len(request.series)), np.diff(request.bounds))
+        rows = np.repeat(np.arange(len(request.series)), np.diff(request.bounds).astype(np.intp))
         fine, allowed = self._fine(request, rows, refused)
         if not fine.all():
             rows = rows[fine]
