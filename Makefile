@@ -15,7 +15,7 @@ JOBS ?= $(shell nproc)
 # Integration tests mostly wait for real programs: more at a time than there are cores.
 WAITERS ?= 4
 
-.PHONY: run demo test check lint types unit conformance integration kills fuzz bench-query bench-lag bench-scrape bench-storage bench-edge bench-frames bench-promql docs format clean
+.PHONY: run demo test check lint types unit conformance integration armhf kills fuzz bench-query bench-lag bench-scrape bench-storage bench-edge bench-frames bench-promql docs format clean
 
 run: $(VENV)/.run ## hub and one agent on this machine, discovered, queried, alerting
 	@$(BIN)/bramblectl run --data $(DATA)/run $(if $(HUB_PORT),--hub-port $(HUB_PORT)) $(if $(EDGE_PORT),--edge-port $(EDGE_PORT)) $(ARGS)
@@ -65,6 +65,10 @@ bench-frames: $(VENV)/.dev ## both encoders beside plain zstd: BENCH_DATA as gen
 bench-promql: $(VENV)/.dev ## range functions beside loops, and parsing of hostile text
 	$(BIN)/python -m tests.bench.promql_functions
 	$(BIN)/python -m tests.bench.parser_hostile
+
+ARMHF ?= .bramble/armhf
+armhf: $(VENV)/.dev ## the unit tests on 32-bit ARM under qemu; as root, with debootstrap and qemu-user-static
+	tests/armhf/run.sh $(ARMHF) $(BIN)/python -m "not integration and not conformance" $(ARGS)
 
 kills: $(VENV)/.dev ## kill -9 of log and store under ingest, 200 rounds each
 	BRAMBLE_KILL_ROUNDS=200 $(PYTEST) -m integration tests/integration/test_log_kill.py tests/integration/test_store_killed.py
