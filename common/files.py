@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -181,6 +182,17 @@ def write_atomic(path: Path, data: bytes, files: Files = SYSTEM_FILES) -> None:
     out.close()
     files.replace(temporary, path)
     files.sync_dir(path.parent)
+
+
+MAX_OPEN_FILES = 65_536
+
+
+def allow_open_files() -> None:
+    """Raise this process's limit of open files as far as it may: each block of a store is one (setrlimit(2))."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class DirectoryLock:

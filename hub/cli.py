@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from common import logs
 from common.clock import SystemClock
 from common.errors import BrambleError, ConfigError
+from common.files import allow_open_files
 from common.flags import Parser, path_flag, typed
 from common.floats import keep_subnormals
 from common.logs import EventLog
@@ -207,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logs.setup(chosen.log_level)
     for unknown in sorted(chosen.features - FEATURES):
         _log.warn("unknown option for --enable-feature", option=unknown)
+    allow_open_files()
     try:
         hub = Hub(chosen, loaded, SystemClock())
         asyncio.run(until_signal(hub.run))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from common.config import describe
+from common.ctl.cli import parser as ctl_parser
 from edge.api import ROUTES as EDGE_ROUTES
 from edge.cli import build_parser as edge_parser
 from edge.config import EdgeConfig
@@ -16,7 +17,11 @@ from hub.cli import build_parser as hub_parser
 from hub.config import HubConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {"edge": ROOT / "edge" / "README.md", "hub": ROOT / "hub" / "README.md"}
+PAGES = {
+    "ctl": ROOT / "common" / "ctl" / "README.md",
+    "edge": ROOT / "edge" / "README.md",
+    "hub": ROOT / "hub" / "README.md",
+}
 FOREIGN = ("node_", "rpi_", "go_", "python_", "process_")
 """Families that are documented elsewhere: by node_exporter, by the collectors' README, by prometheus_client."""
 
@@ -31,16 +36,37 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def flags(parser: argparse.ArgumentParser) -> str:
     """Every flag with its value and help; a switch that can be negated is listed once."""
+    return table(("flag", "what"), _rows(parser))
+
+
+def _rows(parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
     rows = []
     for action in parser._actions:
         names = [name for name in action.option_strings if name.startswith("--") and not name.startswith("--no-")]
         negated = any(name.startswith("--no-") for name in action.option_strings)
-        name = f"--[no-]{names[0][2:]}" if negated and names else (names or action.option_strings)[0]
-        value = f"={action.metavar or 'VALUE'}" if action.nargs != 0 and not negated else ""
-        rows.append(
-            (f"`{name}{value}`", (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%"))
-        )
-    return table(("flag", "what"), rows)
+        name = f"--[no-]{names[0][2:]}" if negated and names else [*names, *action.option_strings, ""][0]
+        choices = "|".join(action.choices) if isinstance(action.choices, tuple) else "VALUE"
+        value = f"={action.metavar or choices}" if action.nargs != 0 and not negated else ""
+        if name:
+            text = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
+            rows.append((f"`{name}{value}`", text))
+    return rows
+
+
+def commands(parser: argparse.ArgumentParser) -> str:
+    """Every command below a parser that does something, with what it takes."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return "\n\n".join(commands(command) for command in action.choices.values())
+    taken = [(action.metavar or action.dest, action.help or "") for action in parser._actions if _is_argument(action)]
+    rows = [(f"`{name}`", text) for name, text in taken]
+    rows += [row for row in _rows(parser) if row[0] != "`--help`"]
+    title = " ".join([parser.prog, *(str(name) for name, _ in taken)])
+    return f"### `{title}`\n\n{parser.description}\n\n{table(('', 'what'), rows)}"
+
+
+def _is_argument(action: argparse.Action) -> bool:
+    return not action.option_strings
 
 
 def keys(config: type) -> str:
@@ -64,6 +90,8 @@ def families(exposition: str) -> str:
 
 def sections(program: str) -> dict[str, str]:
     """Generated sections of a program's README by name, all but `metrics`, which needs it running."""
+    if program == "ctl":
+        return {"commands": commands(ctl_parser())}
     if program == "edge":
         return {
             "flags": flags(edge_parser()),
@@ -97,6 +125,8 @@ def main() -> None:
         config = f'bramble: {{pull_interval: 1s, agents: ["127.0.0.1:{agent.port}"]}}\n'
         flags = ("--no-discovery.mdns", "--web.enable-remote-write-receiver")
         server = hub(start, Path(folder) / "hub", *flags, config=config).wait_ready()
+        page = PAGES["ctl"].read_text("utf-8")
+        PAGES["ctl"].write_text(replaced(page, "commands", sections("ctl")["commands"]), "utf-8")
         for program, running in (("edge", agent), ("hub", server)):
             page = PAGES[program].read_text("utf-8")
             for name, content in sections(program).items():

@@ -2,8 +2,8 @@
 
 import argparse
 
-from common.errors import ConfigError
-from common.labels import is_legacy_label_name
+from common.errors import ConfigError, FormatError, QueryError
+from common.labels import Matcher, is_legacy_label_name
 from common.sample import Millis
 from common.times import parse_time
 from common.units import parse_duration
@@ -41,6 +41,16 @@ def duration(text: str) -> int:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f'expected a duration like 15s or 1h30m, got "{text}"')
+
+
+def selector(text: str) -> tuple[Matcher, ...]:
+    """Matchers of a selector like `up{job="node"}`."""
+    from common.promql.parser import parse_selector
+
+    try:
+        return parse_selector(text)
+    except (QueryError, FormatError) as err:
+        raise argparse.ArgumentTypeError(f'expected a selector like {{job="node"}}, got "{text}": {err}') from None
 
 
 def label(text: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.clock import SystemClock
-from common.ctl import local, query
+from common.ctl import local, query, tsdb
 from common.ctl.arguments import port
 from common.errors import BrambleError
 from common.supervisor import until_signal
@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
                 "--trees", type=Path, required=True, help="folder of fixture Pis (NAME/proc, NAME/sys)"
             )
     query.add_to(commands)
+    tsdb.add_to(commands)
     return root
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import ClassVar
 
 from common.clock import Clock
 from common.edgelog.querier import LogQuerier
@@ -42,6 +43,8 @@ class OpenStore:
     """A hub's store."""
 
     querier: Store
+    streams: ClassVar = True
+    """Whether a selection of any size comes in bounded batches."""
 
     @property
     def last(self) -> int | None:
@@ -68,6 +71,7 @@ class OpenLog:
 
     querier: LogQuerier
     files: LogFiles
+    streams: ClassVar = False
 
     @property
     def last(self) -> int | None:

@@ -130,7 +130,7 @@ class LineParser:
                     if isinstance(entry, Type):
                         special = {MetricType.HISTOGRAM: "le", MetricType.SUMMARY: "quantile"}.get(entry.type, "")
                     if isinstance(entry, Help | Type | Unit):
-                        _note(meta, entry)
+                        note(meta, entry)
                     if keys is not None:
                         keys.extend(lines[index:next_index])
                         is_sample.extend([False] * (next_index - index))
@@ -165,15 +165,8 @@ class LineParser:
         known = self._known.setdefault(special, {})
         if (labels := known.get(text)) is not None:
             return labels
-        match = _SIMPLE.match(text)
-        if match is None:
-            return None
-        try:
-            pairs = [(NAME, match[1].decode("ascii"))]
-            for name, value in _PAIR.findall((match[2] or b"").decode("utf-8")):
-                pairs.append((name, normal_float(value) if name == special else value))
-            labels = Labels(pairs)
-        except (UnicodeDecodeError, FormatError):
+        labels = simple_series(text, special)
+        if labels is None:
             return None
         if self._cached >= MAX_CACHED_SERIES:
             self._known.clear()
@@ -184,7 +177,25 @@ class LineParser:
         return labels
 
 
-def _note(meta: dict[str, MetricMeta], entry: Help | Type | Unit) -> None:
+def simple_series(text: bytes, special: str) -> Labels | None:
+    """The label set of a series text without escapes, blanks or quoted names; None for any other.
+
+    The value of the label `special` (`le` of histograms, `quantile` of summaries) becomes a canonical float.
+    """
+    match = _SIMPLE.match(text)
+    if match is None:
+        return None
+    try:
+        pairs = [(NAME, match[1].decode("ascii"))]
+        for name, value in _PAIR.findall((match[2] or b"").decode("utf-8")):
+            pairs.append((name, normal_float(value) if name == special else value))
+        return Labels(pairs)
+    except (UnicodeDecodeError, FormatError):
+        return None
+
+
+def note(meta: dict[str, MetricMeta], entry: Help | Type | Unit) -> None:
+    """Add what a line says of its family."""
     name = entry.metric
     last = meta.get(name) or MetricMeta(name, MetricType.UNKNOWN)
     match entry:

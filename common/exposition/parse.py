@@ -169,7 +169,9 @@ def parse(data: bytes, form: Format, *, skip_created: bool = False) -> Iterator[
     return _with_starts(entries) if skip_created and form is Format.OPENMETRICS else entries
 
 
-_FAMILY_LABEL = {MetricType.HISTOGRAM: "le", MetricType.SUMMARY: "quantile"}
+FAMILY_LABEL = {MetricType.HISTOGRAM: "le", MetricType.SUMMARY: "quantile"}
+"""Labels whose values are floats, by type of their family."""
+
 _SUFFIXES = {
     MetricType.COUNTER: ("_total",),
     MetricType.HISTOGRAM: ("_bucket", "_count", "_sum"),
@@ -183,7 +185,7 @@ def _with_starts(entries: Iterable[Entry]) -> Iterator[Entry]:
     created: dict[Labels, int] = {}
 
     def key(labels: Labels) -> Labels:
-        return labels.drop((NAME, _FAMILY_LABEL.get(kind, NAME)))
+        return labels.drop((NAME, FAMILY_LABEL.get(kind, NAME)))
 
     def flush() -> Iterator[Entry]:
         names = {family + suffix for suffix in _SUFFIXES.get(kind, ())}
@@ -392,7 +394,7 @@ class Reader(ABC):
         return pairs, name
 
     def _label_set(self, name: str, pairs: list[tuple[str, str]]) -> Labels:
-        special = _FAMILY_LABEL.get(self.type)
+        special = FAMILY_LABEL.get(self.type)
         if special:
             pairs = [(k, normal_float(v)) if k == special else (k, v) for k, v in pairs]
         try:
