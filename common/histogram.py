@@ -22,6 +22,19 @@ MAX_BUCKETS = 1 << 20
 _MAX_FLOAT = 1.7976931348623157e308
 _NONE: NDArray[np.float64] = np.empty(0)
 
+_FINEST = 8
+_ULPS = (
+    "1111112111211111112311222222222211211121122211221122102211221122"
+    "1111112222332132112111211112111111121011213311221222112121332222"
+    "2121223322322122222222323233323311221121223321332233212232332232"
+    "2243223233433343333333444455435422322333324422333243223333543344"
+)
+_FRACTIONS = [2.0 ** (i / 256 - 1) - (int(ulps) - 1) * math.ulp(0.5) for i, ulps in enumerate(_ULPS)]
+"""Bounds from 0.5 to 1 of the finest schema, bit for bit those of client libraries and Prometheus.
+
+Their common table is off by some units in the last place (each digit: one more than it is too low by).
+"""
+
 Counts = NDArray[np.float64]
 
 
@@ -106,6 +119,8 @@ def bound(index: int, schema: int, custom: tuple[float, ...] = ()) -> float:
     whole, part = divmod(index, 1 << schema)
     if whole > 1023:
         return _MAX_FLOAT if (whole, part) == (1024, 0) else math.inf
+    if schema <= _FINEST:
+        return math.ldexp(_FRACTIONS[part << (_FINEST - schema)], whole + 1)
     return float(math.ldexp(2.0 ** (part / (1 << schema)), whole))
 
 

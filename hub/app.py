@@ -51,7 +51,7 @@ from hub.loop import Pulse
 from hub.memory import sized, total
 from hub.metrics import IntakeMetrics, add_views, make_registry
 from hub.options import Options
-from hub.rules import RowWriter, RuleManager, RuleOptions, evaluator, store_writers
+from hub.rules import Histograms, RowWriter, RuleManager, RuleOptions, evaluator, store_writers
 from hub.views import FleetRows, Targets
 
 QUERY_THREADS = 3
@@ -110,10 +110,10 @@ class _TouchingWriter:
         self._writer = writer
         self._touch = touch
 
-    def write(self, timestamp: Millis, rows: Sequence[tuple[Labels, float]]) -> object:
+    def write(self, timestamp: Millis, rows: Sequence[tuple[Labels, float]], *, histograms: Histograms = ()) -> object:
         """See RowWriter."""
         self._touch()
-        return self._writer.write(timestamp, rows)
+        return self._writer.write(timestamp, rows, histograms=histograms)
 
     def stale_all(self, timestamp: Millis) -> object:
         """See RowWriter."""

@@ -78,8 +78,8 @@ class GlobalConfig:
 
     UNSUPPORTED: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("scrape_protocols", "query_log_file", "scrape_failure_log_file", "rule_query_offset", "keep_dropped_targets",
-         "metric_name_validation_scheme", "metric_name_escaping_scheme", "scrape_native_histograms",
-         "convert_classic_histograms_to_nhcb", "always_scrape_classic_histograms", "extra_scrape_metrics", "runtime"),
+         "metric_name_validation_scheme", "metric_name_escaping_scheme", "convert_classic_histograms_to_nhcb",
+         "extra_scrape_metrics", "runtime"),
         _LATER,
     )  # fmt: skip
 
@@ -99,6 +99,12 @@ class GlobalConfig:
     label_value_length_limit: int = field(default=0, metadata=option("longest label value in bytes, 0 for no limit"))
     body_size_limit: Size = field(default=Size(0), metadata=option("largest scrape uncompressed, 0 for 64 MiB"))
     target_limit: int = field(default=0, metadata=option("most targets a job, 0 for no limit"))
+    scrape_native_histograms: bool = field(
+        default=False, metadata=option("ask targets for protobuf, and keep native histograms")
+    )
+    always_scrape_classic_histograms: bool = field(
+        default=False, metadata=option("keep the classic part of a histogram that is native too")
+    )
 
     def __post_init__(self) -> None:
         """As Prometheus checks it."""
@@ -183,8 +189,8 @@ class ScrapeConfig:
              "proxy_from_environment", "proxy_connect_header", "http_headers", "enable_http2", "scrape_protocols",
              "fallback_scrape_protocol", "track_timestamps_staleness", "keep_dropped_targets",
              "scrape_failure_log_file", "native_histogram_bucket_limit", "native_histogram_min_bucket_factor",
-             "scrape_native_histograms", "scrape_classic_histograms", "convert_classic_histograms_to_nhcb",
-             "always_scrape_classic_histograms", "metric_name_validation_scheme", "metric_name_escaping_scheme",
+             "scrape_classic_histograms", "convert_classic_histograms_to_nhcb", "metric_name_validation_scheme",
+             "metric_name_escaping_scheme",
              "extra_scrape_metrics", "bearer_token", "bearer_token_file"),
             _LATER,
         ),
@@ -210,6 +216,10 @@ class ScrapeConfig:
     label_value_length_limit: int | None = field(default=None, metadata=option("longest label value in bytes"))
     body_size_limit: Size | None = field(default=None, metadata=option("largest scrape uncompressed"))
     target_limit: int | None = field(default=None, metadata=option("most targets of this job"))
+    scrape_native_histograms: bool | None = field(default=None, metadata=option("ask for and keep native histograms"))
+    always_scrape_classic_histograms: bool | None = field(
+        default=None, metadata=option("keep the classic part of a histogram that is native too")
+    )
     static_configs: tuple[StaticConfig, ...] = field(default=(), metadata=option("listed targets"))
     relabel_configs: tuple[RelabelConfig, ...] = field(
         default=(), metadata=option("relabelling of targets before they are scraped")
@@ -325,6 +335,11 @@ class HubConfig:
     def timeout(self, job: ScrapeConfig) -> Duration:
         """The job's scrape timeout, never longer than its interval."""
         return Duration(min(job.scrape_timeout or self.global_.scrape_timeout or 10_000, self.interval(job)))
+
+    def wants(self, job: ScrapeConfig, name: str) -> bool:
+        """The job's or the global value of a key that is true or false."""
+        own: bool | None = getattr(job, name)
+        return bool(getattr(self.global_, name)) if own is None else own
 
     def limit(self, job: ScrapeConfig, name: str) -> int:
         """The job's or the global value of a `…_limit` key, 0 for none."""

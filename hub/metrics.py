@@ -94,7 +94,6 @@ class _Views(Collector):
             if value is not None:
                 yield GaugeMetricFamily(name, text, value=value)
         counters = [
-            ("prometheus_tsdb_head_samples_appended", "Samples appended.", stats.samples),
             ("prometheus_tsdb_wal_corruptions", "Damaged records met at the start.", stats.loss.damaged_records),
             ("bramble_hub_duplicate_samples", "Samples dropped for an earlier one at their time.",
              stats.duplicate_samples),
@@ -107,6 +106,10 @@ class _Views(Collector):
         ]  # fmt: skip
         for name, text, count in counters:
             yield CounterMetricFamily(name, text, value=count)
+        appended = CounterMetricFamily("prometheus_tsdb_head_samples_appended", "Samples appended.", labels=["type"])
+        appended.add_metric(["float"], stats.samples - stats.histograms)
+        appended.add_metric(["histogram"], stats.histograms)
+        yield appended
         frames = CounterMetricFamily("bramble_hub_frames", "Frames by what became of them.", labels=["outcome"])
         for outcome, count in stats.frames.items():
             frames.add_metric([outcome], count)

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from common.clock import Clock
 from common.errors import BrambleError, LimitError, QueryError
 from common.frames.model import SourceId
+from common.histogram import FloatHistogram
 from common.labels import EMPTY, NAME, Labels, Matcher, MatchType
 from common.logs import EventLog
 from common.promql.ast import Expr, ValueType
@@ -39,14 +41,15 @@ from common.tsdb.writer import SourceWriter
 _log = EventLog("rules")
 
 T = TypeVar("T")
-Vector = list[tuple[Labels, float]]
+Vector = list[tuple[Labels, float | FloatHistogram]]
+Histograms = Sequence[tuple[Labels, FloatHistogram, int]]
 
 
 class RowWriter(Protocol):
     """Where one rule's series go; rows that vanish between two writes end with a staleness marker."""
 
-    def write(self, timestamp: Millis, rows: Sequence[tuple[Labels, float]]) -> object:
-        """Store one sample of each series."""
+    def write(self, timestamp: Millis, rows: Sequence[tuple[Labels, float]], *, histograms: Histograms = ()) -> object:
+        """Store one sample of each series; `histograms` with start timestamps, 0 for none."""
         ...
 
     def stale_all(self, timestamp: Millis) -> object:
@@ -317,13 +320,15 @@ class RuleManager:
         try:
             vector = await self._off_loop(self._evaluate, each.rule.expr, at)
             if isinstance(each.rule, RecordingRule):
-                rows = record(each.rule, vector, slot.group.limit)
+                rows, native = _by_kind(record(each.rule, vector, slot.group.limit))
             else:
-                each.state, events = alerting.step(each.rule, each.state, now, vector, slot.group.limit, self._around)
-                rows = alerting.series(each.state)
-            if each.state.restored and (rows or each.wrote):
-                await self._off_loop(each.writer.write, at, rows)
-                each.wrote = bool(rows)
+                # As in Prometheus, a histogram makes an alert whose value is 0.
+                values = [(labels, value if isinstance(value, float) else 0.0) for labels, value in vector]
+                each.state, events = alerting.step(each.rule, each.state, now, values, slot.group.limit, self._around)
+                rows, native = alerting.series(each.state), ()
+            if each.state.restored and (rows or native or each.wrote):
+                await self._off_loop(partial(each.writer.write, at, rows, histograms=native))
+                each.wrote = bool(rows or native)
         except BrambleError as err:
             error = str(err)
             if isinstance(err, LimitError) and isinstance(each.rule, AlertingRule):
@@ -397,9 +402,18 @@ def evaluator(engine: Engine, querier: Querier) -> Evaluate:
             return [(EMPTY, result.scalar)]
         if result.type is not ValueType.VECTOR or result.matrix is None:
             raise QueryError("rule result is not a vector or scalar")
-        return list(zip(result.matrix.labels, result.matrix.values[:, 0].tolist(), strict=True))
+        values: list[float | FloatHistogram] = result.matrix.values[:, 0].tolist()
+        if result.matrix.histograms is not None:
+            cells = result.matrix.histograms[:, 0].tolist()
+            values = [value if cell is None else cell for value, cell in zip(values, cells, strict=True)]
+        return list(zip(result.matrix.labels, values, strict=True))
 
     return evaluate
+
+
+def _by_kind(vector: Vector) -> tuple[list[tuple[Labels, float]], Histograms]:
+    native = [(labels, value, 0) for labels, value in vector if not isinstance(value, float)]
+    return [(labels, value) for labels, value in vector if isinstance(value, float)], native
 
 
 def store_writers(store: Store) -> Callable[[str], RowWriter]:

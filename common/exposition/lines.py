@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import compress
 
 from common.errors import FormatError
+from common.exposition.native import NativeSeries
 from common.exposition.parse import (
     Format,
     Help,
@@ -40,6 +41,7 @@ class Exposed:
 
     Label sets are unique unless timestamps differ; `labels` is the same object as long as the target's series and
     their order stay, so that work on label sets can be kept. `duplicates` counts samples dropped for an earlier one.
+    Native `histograms` come from protobuf only.
     """
 
     labels: Sequence[Labels]
@@ -47,6 +49,7 @@ class Exposed:
     timestamps: Sequence[int | None] | None
     meta: Sequence[MetricMeta]
     duplicates: int = 0
+    histograms: Sequence[NativeSeries] = ()
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """Prometheus's protobuf exposition: length-delimited `io.prometheus.client.MetricFamily` messages.
 
 The format is that of client_model's metrics.proto. Classic histograms and summaries come out as the series that the
-text format would have, with an empty `text`; of native histograms everything but the classic part is left out.
+text format would have, with an empty `text`. Native histograms are read where the caller wants them, in place of their
+classic part or beside it; else only the classic part is.
 """
 
 from collections.abc import Iterator
@@ -9,10 +10,11 @@ from dataclasses import dataclass
 
 from common.errors import ExpositionError, FormatError
 from common.exposition.lines import Exposed
+from common.exposition.native import NativeSeries, read_native
 from common.exposition.parse import Entry, Exemplar, Help, Series, Type, Unit, format_float
 from common.labels import NAME, Labels
 from common.sample import MetricMeta, MetricType
-from common.wire import BYTES, FIXED64, VARINT, fields, need, read_double, read_text, read_varint, signed
+from common.wire import BYTES, FIXED64, VARINT, WireError, fields, need, read_double, read_text, read_varint, signed
 
 _TYPES = (
     MetricType.COUNTER,
@@ -35,15 +37,18 @@ class _Bucket:
     exemplar: Exemplar | None
 
 
-def parse(data: bytes) -> Iterator[Entry]:
-    """Entries of `data` in order; ExpositionError for what is not this format."""
+def parse(data: bytes, native: bool = False, classic: bool = False) -> Iterator[Entry | NativeSeries]:
+    """Entries of `data` in order; ExpositionError for what is not this format.
+
+    With `native`, a histogram that has native buckets comes as such; its classic series then only with `classic`.
+    """
     at = 0
     try:
         while at < len(data):
             length, at = read_varint(data, at, len(data))
             if at + length > len(data):
                 raise ExpositionError(f"metric family at byte {at} is cut off")
-            yield from _family(data, at, at + length)
+            yield from _family(data, at, at + length, native, classic)
             at += length
     except ExpositionError:
         raise
@@ -51,22 +56,26 @@ def parse(data: bytes) -> Iterator[Entry]:
         raise ExpositionError(f"invalid protobuf exposition: {err}") from None
 
 
-def expose(data: bytes) -> Exposed:
-    """A scrape's samples and metadata; of equal label sets at one time the first counts."""
+def expose(data: bytes, native: bool = False, classic: bool = False) -> Exposed:
+    """A scrape's samples and metadata; of equal label sets at one time the first counts. As `parse`."""
+    histograms: list[NativeSeries] = []
     labels: list[Labels] = []
     values: list[float] = []
     timestamps: list[int | None] = []
     meta: dict[str, MetricMeta] = {}
     seen: set[tuple[Labels, int | None]] = set()
     duplicates = 0
-    for entry in parse(data):
+    for entry in parse(data, native, classic):
         match entry:
-            case Series():
+            case Series() | NativeSeries():
                 key = (entry.labels, entry.timestamp)
                 if key in seen:
                     duplicates += 1
                     continue
                 seen.add(key)
+                if isinstance(entry, NativeSeries):
+                    histograms.append(entry)
+                    continue
                 labels.append(entry.labels)
                 values.append(entry.value)
                 timestamps.append(entry.timestamp)
@@ -79,10 +88,10 @@ def expose(data: bytes) -> Exposed:
             case _:
                 pass
     stamped = timestamps if any(time is not None for time in timestamps) else None
-    return Exposed(labels, values, stamped, list(meta.values()), duplicates)
+    return Exposed(labels, values, stamped, list(meta.values()), duplicates, histograms)
 
 
-def _family(data: bytes, start: int, end: int) -> Iterator[Entry]:
+def _family(data: bytes, start: int, end: int, native: bool, classic: bool) -> Iterator[Entry | NativeSeries]:
     name = text = unit = ""
     kind_of = 0
     metrics: list[tuple[int, int]] = []
@@ -110,10 +119,12 @@ def _family(data: bytes, start: int, end: int) -> Iterator[Entry]:
     if unit:
         yield Unit(name, unit)
     for at, stop in metrics:
-        yield from _metric(data, at, stop, name)
+        yield from _metric(data, at, stop, name, native, classic, _TYPES[kind_of])
 
 
-def _metric(data: bytes, start: int, end: int, name: str) -> Iterator[Series]:
+def _metric(
+    data: bytes, start: int, end: int, name: str, native: bool, classic: bool, type_: MetricType
+) -> Iterator[Series | NativeSeries]:
     pairs: list[tuple[str, str]] = []
     timestamp: int | None = None
     bodies: dict[int, tuple[int, int]] = {}
@@ -133,7 +144,32 @@ def _metric(data: bytes, start: int, end: int, name: str) -> Iterator[Series]:
         elif number == 4:
             yield from _summary(data, *body, name, common, timestamp)
         elif number == 7:
+            if native:
+                found = _native(data, *body, name, common, timestamp, type_)
+                if found is not None:
+                    yield found
+                    if not classic:
+                        continue
             yield from _histogram(data, *body, name, common, timestamp)
+
+
+def _native(
+    data: bytes, at: int, end: int, name: str, pairs: Pairs, timestamp: int | None, type_: MetricType
+) -> NativeSeries | None:
+    labels = Labels(((NAME, name), *pairs))
+    try:
+        histogram = read_native(data, at, end, type_ is MetricType.GAUGE_HISTOGRAM)
+    except WireError:
+        raise
+    except FormatError as err:
+        raise ExpositionError(f"invalid native histogram {labels}: {err}") from None
+    if histogram is None:
+        return None
+    start = 0
+    for number, kind, value, where in fields(data, at, end):
+        if number == 15 and kind == BYTES:
+            start = _time(data, where, where + value)
+    return NativeSeries(labels, histogram, timestamp, start)
 
 
 def _series(

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 from common.errors import LimitError, QueryError
+from common.histogram import FloatHistogram
 from common.labels import NAME, Labels
 from common.rules.model import RecordingRule
 
-Vector = Sequence[tuple[Labels, float]]
+Vector = Sequence[tuple[Labels, float | FloatHistogram]]
 
 
-def record(rule: RecordingRule, vector: Vector, limit: int = 0) -> list[tuple[Labels, float]]:
+def record(rule: RecordingRule, vector: Vector, limit: int = 0) -> list[tuple[Labels, float | FloatHistogram]]:
     """The vector under the rule's name and labels; refuses equal label sets and more than `limit` (if not 0) series."""
     rows = [(labels.merge({**rule.labels, NAME: rule.record}), value) for labels, value in vector]
     if len({labels for labels, _ in rows}) < len(rows):

@@ -94,6 +94,8 @@ class Lanes:
         """Number of the next slot to arrive."""
         self.series = 0
         self.samples = 0
+        self.native = 0
+        """Of `samples`, native histograms."""
         self.late = 0
         self.given_up = 0
         """Slots that keep an estimated time since no correction came in time."""
@@ -254,6 +256,7 @@ class Lanes:
         self.histograms.append(rows, times, encoded, self.arrival)
         self.arrival += 1
         self.samples += len(rows)
+        self.native += len(rows)
 
     # Samples out
 

@@ -69,10 +69,10 @@ class StoreStats:
     chunks: int
     head_bytes: int
     loose_samples: int
-    histograms: int
     first: int | None
     last: int | None
     samples: int
+    histograms: int
     frames: dict[str, int]
     refused: dict[str, int]
     duplicate_samples: int

@@ -755,7 +755,7 @@ class Store:
                 chunks=len(head.chunks()),
                 head_bytes=head.size,
                 loose_samples=head.loose.samples,
-                histograms=head.histograms.samples,
+                histograms=head.native,
                 first=min((low for low, _ in known), default=None),
                 last=max((high for _, high in known), default=None),
                 samples=head.samples,

@@ -21,6 +21,7 @@ from common.frames.model import (
     SubSchema,
     encode_schema,
 )
+from common.histogram import FloatHistogram
 from common.labels import Labels
 from common.sample import STALE_NAN, STALE_NAN_BITS, MetricMeta, Millis
 from common.tsdb.options import Outcome
@@ -63,6 +64,8 @@ class SourceWriter:
         self._last: list[Labels] = []
         self._last_columns = np.zeros(0, np.intp)
         self._last_duplicates = 0
+        self._native: set[Labels] = set()
+        """Full label sets whose last sample is a native histogram."""
         store.set_target(source, target_labels)
 
     def set_target(self, labels: Labels) -> None:
@@ -70,12 +73,19 @@ class SourceWriter:
         self._store.set_target(self._source, labels)
 
     def write(
-        self, timestamp: Millis, rows: Sequence[tuple[Labels, float]], meta: Sequence[MetricMeta] = ()
+        self,
+        timestamp: Millis,
+        rows: Sequence[tuple[Labels, float]],
+        meta: Sequence[MetricMeta] = (),
+        histograms: Sequence[tuple[Labels, FloatHistogram, int]] = (),
     ) -> Written:
         """Store one value a row, all at `timestamp` (STALE_NAN marks a series as stale); of equal label sets the first.
 
-        LimitError or StorageError if the store refuses; nothing of this write is then stored.
+        `histograms` are rows with native ones, and their start timestamps (0: none). LimitError or StorageError if the
+        store refuses: nothing of rows is then stored; FormatError for a histogram that it can't keep: nothing at all.
         """
+        if histograms or self._native:
+            self._send_histograms(timestamp, rows, histograms)
         keys = [labels for labels, _ in rows]
         if keys != self._last or tuple(meta) != self._meta:
             self._arrange(keys, tuple(meta))
@@ -95,16 +105,41 @@ class SourceWriter:
 
     def stale_all(self, timestamp: Millis) -> int:
         """Mark every live series as stale, as when a target goes away; how many."""
-        count = int(self._live.sum())
-        if count:
+        count = int(self._live.sum()) + len(self._native)
+        self._send_histograms(timestamp, (), ())
+        if self._live.any():
             values = np.full(len(self._live), STALE_NAN)
             self._send(timestamp, values, np.where(self._live, STALE, ABSENT).astype(np.uint8))
             self._live = np.zeros_like(self._live)
         return count
 
+    def _send_histograms(
+        self,
+        timestamp: Millis,
+        rows: Sequence[tuple[Labels, float]],
+        histograms: Sequence[tuple[Labels, FloatHistogram, int]],
+    ) -> None:
+        """Append histograms, and markers where there was one before and is no sample now.
+
+        They come before the floats: of one timestamp the first counts, and a series that had a float before is marked
+        as stale among the floats.
+        """
+        target = self._store.target(self._source)
+        samples: list[tuple[Labels, int, FloatHistogram | None, int]] = [
+            (target.merge(labels), timestamp, histogram, start) for labels, histogram, start in histograms
+        ]
+        live = {labels for labels, _, _, _ in samples}
+        if gone := self._native - live:
+            gone -= {target.merge(labels) for labels, _ in rows}
+            samples += [(labels, timestamp, None, 0) for labels in sorted(gone)]
+        if samples:
+            self._store.append_histograms(samples)
+        self._native = live
+
     def forget(self) -> None:
         """Let the live series go without staleness markers, as for samples with timestamps of their own."""
         self._live = np.zeros_like(self._live)
+        self._native = set()
 
     def _arrange(self, keys: list[Labels], meta: tuple[MetricMeta, ...]) -> None:
         """Have a column for every label set in `keys`: those that are new make one more part of the schema."""

@@ -31,6 +31,10 @@ class Target:
     label_name_limit: int
     label_value_limit: int
     body_limit: int
+    native: bool = False
+    """Whether native histograms are asked for and kept."""
+    classic: bool = False
+    """Whether classic parts of native histograms are kept too."""
 
     @property
     def source_labels(self) -> Labels:
@@ -125,4 +129,6 @@ def _target(config: HubConfig, job: ScrapeConfig, discovered: Labels) -> Target 
         label_name_limit=config.limit(job, "label_name_length_limit"),
         label_value_limit=config.limit(job, "label_value_length_limit"),
         body_limit=config.limit(job, "body_size_limit"),
+        native=config.wants(job, "scrape_native_histograms"),
+        classic=config.wants(job, "always_scrape_classic_histograms"),
     )

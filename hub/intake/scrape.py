@@ -13,6 +13,7 @@ from common.clock import Clock
 from common.errors import BrambleError, FormatError, LimitError, RemoteError
 from common.exposition import protobuf
 from common.exposition.lines import Exposed, LineParser
+from common.exposition.native import NativeSeries
 from common.exposition.parse import Format
 from common.flags import program_version
 from common.frames.model import SourceId
@@ -32,6 +33,10 @@ ACCEPT = (
     "application/openmetrics-text;version=0.0.1;q=0.4,"
     "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
 )
+ACCEPT_NATIVE = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6," + ACCEPT
+)
+"""Where native histograms are wanted, which no text format has."""
 MAX_BODY_BYTES = 64 << 20
 """Where no body_size_limit is set."""
 MAX_TIMESTAMPS = 1_000
@@ -223,7 +228,7 @@ class TargetScraper:
         target, job = self._target, self._target.job
         seconds = target.timeout / 1000
         headers = {
-            "Accept": ACCEPT,
+            "Accept": ACCEPT_NATIVE if target.native else ACCEPT,
             "Accept-Encoding": "gzip" if job.enable_compression else "identity",
             "User-Agent": f"Bramble/{program_version()}",
             "X-Prometheus-Scrape-Timeout-Seconds": f"{seconds:g}",
@@ -255,17 +260,18 @@ class TargetScraper:
         scraped = 0
         try:
             if fetched.form is Format.PROTOBUF:
-                found = protobuf.expose(fetched.body)
+                found = protobuf.expose(fetched.body, self._target.native, self._target.classic)
             else:
                 found = self._parser.parse(fetched.body, fetched.form)
-            scraped = len(found.values) + found.duplicates
+            scraped = len(found.values) + len(found.histograms) + found.duplicates
             self._metrics.scrape_duplicates.inc(found.duplicates)
             added = self._arrange(found)
-            kept = self._layout.kept
+            native = self._native_rows(found)
+            kept = self._layout.kept + len(native)
             if self._target.sample_limit and kept > self._target.sample_limit:
                 self._metrics.exceeded_samples.inc()
                 raise LimitError(f"sample limit exceeded ({kept} samples, limit {self._target.sample_limit})")
-            self._append(at, duration, found, scraped, added)
+            self._append(at, duration, found, native, scraped, added)
         except (FormatError, LimitError) as err:
             self._store_failure(at, duration, scraped)
             return str(err)
@@ -286,9 +292,26 @@ class TargetScraper:
         self._layout = _Layout(found.labels, rows, sum(labels is not None for labels in rows), known)
         return added
 
-    def _append(self, at: Millis, duration: float, found: Exposed, scraped: int, added: int) -> None:
+    def _native_rows(self, found: Exposed) -> list[tuple[Labels, NativeSeries]]:
+        """The native histograms that relabelling keeps, with their rows."""
+        target = self._target
+        out = [(kept, each) for each in found.histograms if (kept := row(each.labels, target)) is not None]
+        if target.label_limit or target.label_name_limit or target.label_value_limit:
+            for labels, _ in out:
+                check_labels(target.source_labels.merge(labels), target)
+        return out
+
+    def _append(
+        self,
+        at: Millis,
+        duration: float,
+        found: Exposed,
+        native: Sequence[tuple[Labels, NativeSeries]],
+        scraped: int,
+        added: int,
+    ) -> None:
         rows = self._layout.rows
-        kept = self._layout.kept
+        kept = self._layout.kept + len(native)
         report = self._report(1, duration, scraped, kept, added)
         if found.timestamps is None or not self._target.job.honor_timestamps:
             plain = [(labels, value) for labels, value in zip(rows, found.values, strict=True) if labels is not None]
@@ -304,7 +327,18 @@ class TargetScraper:
                     f"the scrape has {len(stamped)} distinct timestamps, at most {MAX_TIMESTAMPS} are taken"
                 )
             self._append_stamped(stamped)
-        self._writer.write(at, [*plain, *report], [*found.meta, *REPORT_META])
+        own = self._target.job.honor_timestamps
+        lone = [(labels, each) for labels, each in native if own and each.timestamp is not None]
+        if lone:
+            # Samples with timestamps of their own get no stale markers.
+            labels_of = self._target.source_labels
+            self._store.append_histograms(
+                [(labels_of.merge(labels), each.timestamp or 0, each.histogram, each.start) for labels, each in lone]
+            )
+        together = [
+            (labels, each.histogram, each.start) for labels, each in native if not own or each.timestamp is None
+        ]
+        self._writer.write(at, [*plain, *report], [*found.meta, *REPORT_META], together)
         self.state.meta = found.meta
         self._metrics.scrape_samples.inc(kept)
 

@@ -150,3 +150,14 @@ def test_the_accumulated_sum_is_compensated() -> None:
     for value in values[1:]:
         total.add(FloatHistogram(sum=value))
     assert total.sum().sum == 2.0
+
+
+def test_bounds_are_those_of_the_common_table_to_the_last_bit() -> None:
+    # client_golang's nativeHistogramBounds, which is not always the nearest double.
+    eighths = [
+        0.5, 0.5452538663326288, 0.5946035575013605, 0.6484197773255048,
+        0.7071067811865475, 0.7711054127039704, 0.8408964152537144, 0.9170040432046711,
+    ]  # fmt: skip
+    assert [bound(index, 3) for index in range(-8, 0)] == eighths
+    assert bound(-1, 8) == 0.9972960560854698
+    assert bound(3, 2) == 2 * 0.8408964152537144

@@ -11,7 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from common.frames.model import SourceId
-from common.labels import Labels
+from common.histogram import FloatHistogram, side
+from common.labels import Labels, Matcher, MatchType
 from common.promql.engine import Engine, EngineOptions
 from common.rules.alerting import Change, Event
 from common.rules.loader import load_rules
@@ -22,7 +23,7 @@ from common.tsdb.memory import MemoryQuerier, read_all
 from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
 from common.tsdb.writer import SourceWriter
-from hub.rules import RuleManager, RuleOptions, evaluator, last_due, store_writers, tick_offset
+from hub.rules import Histograms, RuleManager, RuleOptions, evaluator, last_due, store_writers, tick_offset
 
 UP = Labels.of(__name__="up", instance="a")
 
@@ -34,7 +35,7 @@ class MemoryWriter:
         self.store = store
         self.live: set[Labels] = set()
 
-    def write(self, timestamp: Millis, rows: Sequence[tuple[Labels, float]]) -> None:
+    def write(self, timestamp: Millis, rows: Sequence[tuple[Labels, float]], *, histograms: Histograms = ()) -> None:
         now = {labels for labels, _ in rows}
         for labels, value in rows:
             self.store.add(labels, timestamp, value)
@@ -326,4 +327,29 @@ async def test_rule_series_live_in_the_real_store_and_survive_a_restart(clock: F
     result = Engine(EngineOptions(), clock).instant(store, "count by (alertstate) (ALERTS)", start + 67 * 60_000)
     assert result.matrix is not None
     assert [labels.get("alertstate") for labels in result.matrix.labels] == ["firing"]
+    store.close()
+
+
+async def test_a_recorded_histogram_is_stored_and_ends(clock: FakeClock, tmp_path: Path) -> None:
+    store = Store.open(tmp_path, StoreOptions(), clock)
+    rules = RuleManager(
+        evaluator(Engine(EngineOptions(), clock), store),
+        store,
+        store_writers(store),
+        clock,
+        InlineExecutor(),
+        CollectorRegistry(),
+    )
+    text = "groups: [{name: g, rules: [{record: total, expr: sum(h)}, {alert: A, expr: h}]}]"
+    rules.apply(load_rules(text, "r.yml"))
+    now = clock.now()
+    histogram = FloatHistogram(0, 2, 3.0, positive=side(0, [2.0]))
+    store.append_histograms([(Labels.of(__name__="h", i=i), now, histogram, 0) for i in "12"])
+    await rules.evaluate("r.yml;g", now)
+    await rules.evaluate("r.yml;g", Millis(now + 600_000))
+    (batch,) = store.select([Matcher(MatchType.EQ, "__name__", "total")], Millis(0), Millis(2**60))
+    assert batch.histograms is not None
+    first, second = batch.histograms[0].tolist()
+    assert (first.count, first.sum, second) == (4.0, 6.0, None)
+    assert [alert.value for alert in rules.alerts()] == []
     store.close()

@@ -4,9 +4,12 @@ import math
 
 import pytest
 
+from common.exposition.protobuf import expose
+from common.histogram import FloatHistogram, side
 from common.labels import EMPTY, Labels
+from common.promql.promqltest_store import ScriptStore
 from common.sample import STALE_NAN
-from hub.api.federate import exposition
+from hub.api.federate import exposition, wants_protobuf
 from tests.hub.api.conftest import T0, Api
 
 
@@ -73,3 +76,51 @@ def test_every_value_reads_back(value: float) -> None:
     page = "".join(exposition([(Labels.of(__name__="x", q='"\\\n'), T0, value)], EMPTY, True))
     back = float(page.splitlines()[1].split(" ")[1])
     assert (back == value and math.copysign(1, back) == math.copysign(1, value)) or (back != back and value != value)
+
+
+HISTOGRAM = FloatHistogram(0, 3, 1.5, 1, 0.01, side(2, [2.0]))
+NATIVE = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6,text/plain;q=0.5"
+)
+
+
+async def test_native_histograms_are_told_in_protobuf_to_those_who_prefer_it_and_left_out_of_text(api: Api) -> None:
+    store = ScriptStore()
+    api.configure(querier=store)
+    now = api.clock.now()
+    store.add(Labels.of(__name__="f"), now, 1.5)
+    store.add_histogram(Labels.of(__name__="h"), now, HISTOGRAM)
+    assert await text(api, '{__name__=~".+"}') == f'# TYPE f untyped\nf{{instance=""}} 1.5 {now}\n'
+    response = await (await api.client()).get(
+        "/federate", params={"match[]": '{__name__=~".+"}'}, headers={"Accept": NATIVE}
+    )
+    assert response.headers["Content-Type"].startswith("application/vnd.google.protobuf; proto=")
+    found = expose(await response.read(), native=True)
+    assert (found.values, [each.timestamp for each in found.histograms]) == ([1.5], [now])
+    assert found.histograms[0].histogram.equals(HISTOGRAM)
+
+
+async def test_of_a_series_with_both_kinds_the_newest_sample_is_told(api: Api) -> None:
+    store = ScriptStore()
+    api.configure(querier=store)
+    now = api.clock.now()
+    for name, float_at, native_at in (("a", 2, 1), ("b", 1, 2)):
+        store.add(Labels.of(__name__=name), now - 1000 * float_at, 1.5)
+        store.add_histogram(Labels.of(__name__=name), now - 1000 * native_at, HISTOGRAM)
+    assert await text(api, "a") == ""
+    assert await text(api, "b") == f'# TYPE b untyped\nb{{instance=""}} 1.5 {now - 1000}\n'
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("", False),
+        ("*/*", False),
+        (NATIVE, True),
+        (NATIVE.replace("q=0.5", "q=0.7"), False),
+        ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text", False),
+        ("application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=x", False),
+    ],
+)
+def test_protobuf_is_answered_only_where_it_is_preferred(accept: str, wanted: bool) -> None:
+    assert wants_protobuf(accept) is wanted

@@ -13,9 +13,10 @@ from aiohttp.test_utils import TestClient
 from prometheus_client import CollectorRegistry
 
 from common.errors import LimitError, StorageError
+from common.histogram import CUSTOM_SCHEMA, FloatHistogram, ResetHint, side
 from common.labels import Labels, Matcher, MatchType
 from common.remote import snappy
-from common.remote.read import ReadQuery, write_request
+from common.remote.read import ReadQuery, encode_histogram, encode_series, write_request
 from common.remote.write import Decoder
 from common.sample import STALE_NAN, STALE_NAN_BITS, Millis
 from common.tsdb.options import StoreOptions
@@ -238,3 +239,42 @@ async def test_external_labels_are_matched_and_added_by_read(api: Api):
 async def test_a_bad_read_request_is_refused(remote: Remote):
     response = await remote.client.post("/api/v1/read", data=snappy.compress(b"\x0a\x05"))
     assert response.status == 400
+
+
+async def test_native_histograms_are_written_and_read_back_with_floats_of_the_same_series(remote: Remote):
+    histogram = FloatHistogram(1, 7.5, 12.0, 1.5, 0.001, side(-1, [2.0, 0.0, 4.0]), hint=ResetHint.GAUGE)
+    custom = FloatHistogram(CUSTOM_SCHEMA, 3, 4.0, positive=side(1, [3.0]), custom=(0.5, 1.0))
+    none = np.empty(0, np.int64)
+    both = encode_series(Labels.of(UP), np.array([1000]), np.array([1.0]), [(2000, histogram), (3000, None)])
+    alone = encode_series(Labels.of(__name__="h"), none, np.empty(0), [(1000, custom)])
+    assert (await remote.write(write_bytes(1, both) + write_bytes(1, alone))).status == 204
+    query = snappy.compress(write_request([everything()]))
+    response = await remote.client.post("/api/v1/read", data=query)
+    data = snappy.decompress(await response.read(), 1 << 20)
+    ((_, _, length, at),) = fields(data, 0, len(data))
+    found = Decoder().decode_v1(data[at : at + length])
+    assert found.series == [Labels.of(__name__="h"), Labels.of(UP)]
+    assert found.timestamps.tolist() == [1000]
+    shown = {row: [(each.timestamp, each.histogram()) for each in rows] for row, rows in found.histograms.items()}
+    assert [time for time, _ in shown[1]] == [2000, 3000]
+    assert shown[0][0][1] is not None
+    assert shown[0][0][1].equals(custom)
+    first, second = (each for _, each in shown[1])
+    assert first is not None
+    assert (first.equals(histogram), first.hint, second) == (True, ResetHint.GAUGE, None)
+
+
+async def test_version_2_is_told_how_many_histograms_were_written(remote: Remote):
+    symbols = b"".join(write_bytes(4, text) for text in (b"", b"__name__", b"up"))
+    good = write_bytes(3, encode_histogram(5, FloatHistogram(0, 1, 1.0, positive=side(0, [1.0]))) + write_int(17, 3))
+    bad = write_bytes(3, encode_histogram(6, FloatHistogram(schema=-7)))
+    data = symbols + write_bytes(5, write_bytes(1, write_varint(1) + write_varint(2)) + good + bad)
+    response = await remote.write(data, **{"Content-Type": f"application/x-protobuf;proto={Version.V2}"})
+    assert response.status == 400
+    assert "invalid histogram of up at 6: histogram has an invalid schema: -7" in await response.text()
+    assert response.headers["X-Prometheus-Remote-Write-Samples-Written"] == "0"
+    assert response.headers["X-Prometheus-Remote-Write-Histograms-Written"] == "1"
+    assert remote.store is not None
+    (batch,) = remote.store.select([], Millis(0), Millis(1000))
+    assert batch.starts is not None
+    assert batch.starts.tolist() == [[3]]

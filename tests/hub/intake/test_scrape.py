@@ -16,6 +16,8 @@ from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
 from common.config import load
+from common.exposition.protobuf_encode import exposition
+from common.histogram import FloatHistogram, side
 from common.labels import Labels, Matcher, MatchType
 from common.sample import Millis
 from common.testing import FakeClock, settle
@@ -331,3 +333,75 @@ async def test_the_manager_scrapes_each_target_on_its_ticks_and_drops_those_remo
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+PROTOBUF = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+
+
+def native_body(count: float, **labels: str) -> bytes:
+    histogram = FloatHistogram(0, count, 1.0, positive=side(0, [count]))
+    return b"".join(exposition([("a", (), 0, 1.0), ("h", labels.items(), 0, histogram)]))
+
+
+def native_kinds(rig: Rig) -> dict[str, list[bool]]:
+    """Whether each sample of the native histograms is a staleness marker, by label `x`."""
+    found: dict[str, list[bool]] = {}
+    for batch in rig.store.select([Matcher(MatchType.EQ, "__name__", "h")], Millis(0), Millis(2**60)):
+        assert batch.histograms is not None
+        for row, labels in enumerate(batch.labels):
+            assert labels.get("job") == "j"
+            times = batch.timelines[batch.timeline_of[row]].timestamps
+            found[labels.get("x")] = [each is None for each in batch.histograms[row, : len(times)].tolist()]
+    return found
+
+
+async def test_native_histograms_are_asked_for_stored_and_end(rig: Rig) -> None:
+    bodies = [native_body(1, x="1"), native_body(2, x="1"), native_body(2, x="2")]
+    answers = iter(bodies)
+
+    async def answer(request: web.Request) -> web.Response:
+        assert request.headers["Accept"].startswith("application/vnd.google.protobuf")
+        return web.Response(body=next(answers), headers={"Content-Type": PROTOBUF})
+
+    rig.exporter.handler = answer
+    scraper = rig.scraper("scrape_native_histograms: true, honor_timestamps: false")
+    for _ in bodies:
+        assert await rig.scrape(scraper) == ""
+    assert native_kinds(rig) == {"1": [False, False, True], "2": [False]}
+    assert (rig.latest("scrape_samples_scraped"), rig.latest("scrape_samples_post_metric_relabeling")) == (2.0, 2.0)
+    await scraper.stop(Millis(rig.now + 1))
+    assert native_kinds(rig)["2"] == [False, True]
+
+
+async def test_native_histograms_with_times_of_their_own_keep_them_and_do_not_end(rig: Rig) -> None:
+    rig.exporter.kind = PROTOBUF
+
+    async def answer(request: web.Request) -> web.Response:
+        body = native_body(1, x="1") if len(rig.exporter.requests) == 1 else b""
+        return web.Response(body=body, headers={"Content-Type": PROTOBUF})
+
+    rig.exporter.handler = answer
+    scraper = rig.scraper("scrape_native_histograms: true")
+    for _ in range(2):
+        assert await rig.scrape(scraper) == ""
+    (batch,) = rig.store.select([Matcher(MatchType.EQ, "__name__", "h")], Millis(0), Millis(2**60))
+    assert batch.timelines[0].timestamps.tolist() == [0]
+
+
+async def test_native_histograms_are_relabelled_limited_and_checked(rig: Rig) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=native_body(1, x="1"), headers={"Content-Type": PROTOBUF})
+
+    rig.exporter.handler = answer
+    base = "scrape_native_histograms: true, honor_timestamps: false"
+    drop = "metric_relabel_configs: [{source_labels: [x], regex: '1', action: drop}]"
+    assert await rig.scrape(rig.scraper(f"{base}, {drop}")) == ""
+    assert native_kinds(rig) == {}
+    assert "sample limit exceeded (2 samples, limit 1)" in await rig.scrape(rig.scraper(f"{base}, sample_limit: 1"))
+    assert "label_limit exceeded" in await rig.scrape(rig.scraper(f"{base}, label_limit: 3"))
+    assert native_kinds(rig) == {}
+
+
+async def test_without_the_option_text_is_asked_for(rig: Rig) -> None:
+    await rig.scrape(rig.scraper())
+    assert "protobuf" not in rig.exporter.requests[0].headers["Accept"]
