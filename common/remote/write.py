@@ -33,6 +33,8 @@ from common.wire import (
     zigzag,
 )
 
+MAX_BUCKETS = 1 << 22
+"""Buckets of all native histograms of a request."""
 MAX_CACHED_SERIES = 100_000
 """Label sets that a Decoder remembers by their bytes; least recently used go first."""
 
@@ -249,6 +251,7 @@ class _Build:
         self.values = array("d")
         self.starts: dict[int, int] = {}
         self.histograms: dict[int, list[HistogramSample]] = {}
+        self.buckets = 0
         self.exemplars: dict[int, list[Exemplar]] = {}
         self.metadata: list[MetricMeta] = []
         self.refused: list[str] = []
@@ -265,6 +268,9 @@ class _Build:
             return
         if histograms:
             self.histograms[len(self.series)] = histograms
+            self.buckets += sum(len(each.positive_counts) + len(each.negative_counts) for each in histograms)
+            if self.buckets > MAX_BUCKETS:
+                raise _too_many()
         if exemplars:
             self.exemplars[len(self.series)] = exemplars
         self.series.append(labels)
@@ -541,6 +547,8 @@ def _histogram(data: bytes, at: int, end: int) -> HistogramSample:
         if number in spans:
             need(number, kind, BYTES)
             spans[number].append(_span(data, where, where + value))
+        elif kind == BYTES and value > (3 if number in deltas else 8) * MAX_BUCKETS:
+            raise _too_many()
         elif number in deltas:
             deltas[number] += packed_varints(data, where, value) if kind == BYTES else [value]
         elif number in counts:
@@ -566,6 +574,10 @@ def _histogram(data: bytes, at: int, end: int) -> HistogramSample:
         integer=1 in integers or bool(deltas[12] or deltas[9]),
         start=Millis(signed(integers.get(17, 0))),
     )
+
+
+def _too_many() -> WireError:
+    return WireError(f"native histograms with more than {MAX_BUCKETS} buckets in one request: send fewer at a time")
 
 
 def _span(data: bytes, at: int, end: int) -> tuple[int, int]:

@@ -39,7 +39,7 @@ SLOTS: Final = 480
 BATCH_CELLS: Final = 1 << 22
 """Cells that are joined at once: 32 MB of values."""
 GROUP_WORDS: Final = 1 << 20
-"""Words of a group of histograms, unless one row alone has more."""
+"""Words of a group of histograms, unless one alone has more."""
 MAX_BLOCK_BYTES: Final = 1 << 30
 
 
@@ -137,14 +137,18 @@ class BlockWriter:
         lines: list[int] = []
         start = [0]
         widths = np.array([row.width for row in rows])
-        for window in range(0, int(widths.max()), self._shape.slots):
+        slots = self._shape.slots
+        if kind is ValueKind.HISTOGRAM:
+            largest = max(row.words(at, at + 1) for row in rows for at in range(row.width))
+            slots = max(1, min(slots, GROUP_WORDS // largest))
+        for window in range(0, int(widths.max()), slots):
             long = np.flatnonzero(widths > window)
-            for members in self._members(kind, rows, long.tolist(), window):
+            for members in self._members(kind, rows, long.tolist(), window, slots):
                 chosen = [rows[m] for m in members]
                 if kind is ValueKind.FLOAT:
                     body, numbers = self._group(chosen, window)
                 else:
-                    body, numbers = self._histograms(chosen, window)
+                    body, numbers = self._histograms(chosen, window, slots)
                 first = min(self._line_first[n] for n in numbers)
                 groups.append((*self._part(body), first, max(self._line_last[n] for n in numbers)))
                 series += members
@@ -169,7 +173,9 @@ class BlockWriter:
         )
         self.series += len(rows)
 
-    def _members(self, kind: ValueKind, rows: list["_Row"], chosen: list[int], window: int) -> Iterator[list[int]]:
+    def _members(
+        self, kind: ValueKind, rows: list["_Row"], chosen: list[int], window: int, slots: int
+    ) -> Iterator[list[int]]:
         """Rows that go into one group."""
         if kind is ValueKind.FLOAT:
             for at in range(0, len(chosen), self._shape.rows):
@@ -178,7 +184,7 @@ class BlockWriter:
         group: list[int] = []
         words = 0
         for member in chosen:
-            more = rows[member].words(window, window + self._shape.slots)
+            more = rows[member].words(window, window + slots)
             if group and (words + more > GROUP_WORDS or len(group) >= max(1, self._shape.rows // 8)):
                 yield group
                 group, words = [], 0
@@ -186,13 +192,13 @@ class BlockWriter:
             words += more
         yield group
 
-    def _histograms(self, rows: list["_Row"], window: int) -> tuple[bytes, list[int]]:
+    def _histograms(self, rows: list["_Row"], window: int, slots: int) -> tuple[bytes, list[int]]:
         """As `_group`, for histograms."""
         lines: list[int] = []
         cells: list[list[Stored | None]] = []
         for row in rows:
             line = row.joined.timelines[row.timeline]
-            end = min(window + self._shape.slots, row.width)
+            end = min(window + slots, row.width)
             stale = None if line.stale is None else line.stale[window:end]
             lines.append(self._line(line.timestamps[window:end], stale))
             cells.append(row.cells(window, end))

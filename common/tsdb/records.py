@@ -1,6 +1,6 @@
 """Bodies of the write-ahead log's records that are neither frames nor schemas. Pure; FORMAT.md draws the bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import zstandard
@@ -13,6 +13,7 @@ from common.labels import Labels
 from common.tsdb.ints import get_ints, put_ints
 
 _MAX_BYTES = 1 << 28
+_HISTOGRAM_BYTES = 1 << 24
 
 
 def put_labels(out: bytearray, labels: Labels) -> None:
@@ -89,6 +90,17 @@ def pack_histograms(rows: NDArray[np.int32], times: NDArray[np.int64], encoded: 
     put_ints(out, times)
     put_ints(out, np.array([len(each) for each in encoded], np.int64))
     return zstandard.ZstdCompressor(level=1).compress(bytes(out) + b"".join(encoded))
+
+
+def record_parts(encoded: Sequence[bytes]) -> Iterator[slice]:
+    """Which of these histograms go into one record each: 16 MiB of them, or a larger one alone."""
+    begin = size = 0
+    for at, each in enumerate(encoded):
+        if size and size + len(each) > _HISTOGRAM_BYTES:
+            yield slice(begin, at)
+            begin, size = at, 0
+        size += len(each)
+    yield slice(begin, len(encoded))
 
 
 def unpack_histograms(body: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64], list[bytes]]:

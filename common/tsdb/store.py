@@ -51,6 +51,7 @@ from common.tsdb.records import (
     pack_loose,
     pack_series,
     pack_target,
+    record_parts,
     unpack_histograms,
     unpack_loose,
     unpack_series,
@@ -419,7 +420,9 @@ class Store:
                 each = STALE if histogram is None else encode_histogram(kept.told(row, time, histogram, start))
                 kept.note(row, time, each)
                 encoded.append(each)
-            self._wal.append(RecordType.HISTOGRAMS, pack_histograms(rows, times, encoded), int(times.max()))
+            for part in record_parts(encoded):
+                body = pack_histograms(rows[part], times[part], encoded[part])
+                self._wal.append(RecordType.HISTOGRAMS, body, int(times[part].max()))
             self._head.take_histograms(rows, times, encoded)
             return len(samples)
 

@@ -5,7 +5,7 @@ kept. What can't be taken of a request (labels, times, malformed histograms) is 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,7 +22,7 @@ from common.labels import Labels
 from common.remote import snappy
 from common.remote.write import Decoder, WriteRequest
 from common.sample import MetricMeta
-from common.tsdb.native import check_histogram
+from common.tsdb.native import Stored, check_histogram
 from common.tsdb.options import StoreOptions
 
 MAX_BODY_BYTES = 16 * 2**20
@@ -34,8 +34,11 @@ MAX_FUTURE_MS = 10 * 60_000
 """How far ahead of the clock a sample may be, as in Prometheus."""
 SHOWN_REFUSALS = 3
 SLICE = 1 << 20
-HISTOGRAM_SLICE = 1 << 14
-"""Samples and histograms appended at once; of a longer request each slice but the last is committed before the next."""
+HISTOGRAM_SLICE, WORD_SLICE = 1 << 14, 1 << 20
+"""Samples, and histograms and their 8-byte words, appended at once.
+
+Of a longer request each slice but the last is committed before the next.
+"""
 
 
 class Version(StrEnum):
@@ -49,6 +52,10 @@ class TooLargeError(FormatError):
     """A request whose content is longer than MAX_UNPACKED_BYTES."""
 
 
+Native = tuple[Labels, int, FloatHistogram | None, int]
+"""Labels, ms, histogram (None: staleness marker), start timestamp (0: none)."""
+
+
 class LooseStore(Protocol):
     """The part of the store that this needs; all methods block."""
 
@@ -58,8 +65,8 @@ class LooseStore(Protocol):
         """Take samples: i (ms) is one of the series labels[rows[i]]; LimitError or StorageError refuse all of them."""
         ...
 
-    def append_histograms(self, samples: Sequence[tuple[Labels, int, FloatHistogram | None, int]]) -> int:
-        """Take native histograms: labels, ms, histogram (None: staleness marker), start timestamp (0: none)."""
+    def append_histograms(self, samples: Sequence[Native]) -> int:
+        """Take native histograms; as `append_columns`, and FormatError for one that the store can't keep."""
         ...
 
     def add_metadata(self, metas: Sequence[MetricMeta]) -> None:
@@ -166,7 +173,7 @@ class Receiver:
     def _take_histograms(self, request: WriteRequest, allowed: Sequence[bool], refused: list[str]) -> int:
         """Append the histograms of series that are `allowed`; how many. Why others can't be is added to `refused`."""
         latest = self._latest()
-        found: list[tuple[Labels, int, FloatHistogram | None, int]] = []
+        found: list[Native] = []
         for row, samples in request.histograms.items():
             if not allowed[row]:
                 continue
@@ -185,9 +192,8 @@ class Receiver:
                     self._refused.labels("histogram").inc()
                     continue
                 found.append((labels, sample.timestamp, histogram, sample.start))
-        for at in range(0, len(found), HISTOGRAM_SLICE):
-            part = found[at : at + HISTOGRAM_SLICE]
-            if at:
+        for number, part in enumerate(_slices(found)):
+            if number:
                 self._store.commit()
             self._again(lambda part=part: self._store.append_histograms(part))  # type: ignore[misc]
         self._histograms.inc(len(found))
@@ -250,3 +256,16 @@ class Receiver:
             if len(name) > limits.max_label_name_bytes or len(value) > limits.max_label_value_bytes:
                 return f"label {name[:40]!r} of {labels.name[:40]} is longer than the store takes"
         return ""
+
+
+def _slices(samples: Sequence[Native]) -> Iterator[Sequence[Native]]:
+    """Parts of at most HISTOGRAM_SLICE histograms and WORD_SLICE words, unless one alone has more."""
+    begin = words = 0
+    for at, (_, _, histogram, _) in enumerate(samples):
+        more = 0 if histogram is None else Stored(histogram).words
+        if at - begin >= HISTOGRAM_SLICE or (at > begin and words + more > WORD_SLICE):
+            yield samples[begin:at]
+            begin, words = at, 0
+        words += more
+    if begin < len(samples):
+        yield samples[begin:]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from common.errors import StorageError
 from common.frames.codec import encode
 from common.frames.model import Epoch, FrameKey, Schema, SourceId, SubSchema, encode_schema
+from common.histogram import FloatHistogram, side
 from common.labels import Labels, Matcher, MatchType
 from common.sample import Millis
 from common.testing import FakeClock
@@ -23,6 +24,7 @@ from common.tsdb.store import Store
 SOURCE = SourceId(b"s" * 16)
 ROW = Labels.of(__name__="m")
 LOOSE = Labels.of(__name__="loose")
+NATIVE = Labels.of(__name__="native")
 SCHEMA = Schema((SubSchema("a", (ROW,)),))
 START = 1_699_920_000_000
 STEP = HOUR // 2
@@ -43,6 +45,16 @@ def slots(store: Store, labels: Labels = ROW) -> dict[int, float | None]:
     return {(at - START) // STEP: value for at, value in found.get(labels, [])}
 
 
+def sizes(store: Store) -> dict[int, float | None]:
+    """Counts of native histograms by number of the step."""
+    found: dict[int, float | None] = {}
+    for batch in store.select([Matcher(MatchType.EQ, "__name__", "native")], Millis(0), Millis(2**60)):
+        assert batch.histograms is not None
+        for at, histogram in zip(batch.timelines[0].timestamps.tolist(), batch.histograms[0].tolist(), strict=True):
+            found[(at - START) // STEP] = histogram.count
+    return found
+
+
 def clock() -> FakeClock:
     return FakeClock(START + 9 * DAY)
 
@@ -56,6 +68,8 @@ def opened(path: Path, files: RecordingFiles | UnsyncedFiles | FaultyFiles) -> S
 def append(store: Store, seq: int) -> None:
     assert store.append_frame(frame(seq)).outcome is Outcome.ACCEPTED
     store.append_loose(SOURCE, [(LOOSE, START + seq * STEP, float(seq))])
+    histogram = FloatHistogram(count=float(seq), positive=side(3, [float(seq), 1.0]))
+    store.append_histograms([(NATIVE, START + seq * STEP, histogram, 0)])
 
 
 def test_every_power_cut_leaves_a_store_that_starts_with_all_that_was_committed(tmp_path: Path) -> None:
@@ -76,8 +90,7 @@ def test_every_power_cut_leaves_a_store_that_starts_with_all_that_was_committed(
         store = opened(state.path, UnsyncedFiles())
         try:
             durable = max((int(str(mark)) for mark in state.marks), default=0)
-            for labels in (ROW, LOOSE):
-                got = slots(store, labels)
+            for got in (slots(store), slots(store, LOOSE), sizes(store)):
                 assert set(got) >= set(range(durable))
                 assert all(value == number for number, value in got.items())
             had = {number for ranges in store.have(SOURCE).values() for number in ranges}
@@ -139,7 +152,7 @@ def test_a_broken_disk_pauses_appends_and_what_was_taken_stays(tmp_path: Path, o
     append(store, 3)
     store.close()
     again = opened(tmp_path, FaultyFiles())
-    assert set(slots(again)) == set(slots(again, LOOSE)) == {0, 1, 2, 3}
+    assert set(slots(again)) == set(slots(again, LOOSE)) == set(sizes(again)) == {0, 1, 2, 3}
     assert not again.stats().loss
     again.close()
 
@@ -172,8 +185,8 @@ def test_a_cut_that_fails_loses_nothing_and_the_next_one_succeeds(
     files.room, files.failing = None, {}
     store.maintain()
     assert store.stats().blocks == 2
-    assert set(slots(store)) == set(slots(store, LOOSE)) == set(range(12))
+    assert set(slots(store)) == set(slots(store, LOOSE)) == set(sizes(store)) == set(range(12))
     store.close()
     again = opened(tmp_path, FaultyFiles())
-    assert set(slots(again)) == set(slots(again, LOOSE)) == set(range(12))
+    assert set(slots(again)) == set(slots(again, LOOSE)) == set(sizes(again)) == set(range(12))
     again.close()
