@@ -242,3 +242,13 @@ def test_a_snappy_block_over_the_limit_is_not_unpacked():
 def test_what_is_no_snappy_block_is_refused(data):
     with pytest.raises(FormatError):
         snappy.decompress(data, 1 << 20)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_more_buckets_than_a_request_may_have_are_refused(monkeypatch: pytest.MonkeyPatch, together: bool) -> None:
+    monkeypatch.setattr("common.remote.write.MAX_BUCKETS", 10)
+    one = write_bytes(4, write_bytes(12, bytes(8)) + write_bytes(9, bytes(1)))
+    assert decode(series(UP, one)).histograms
+    many = write_bytes(4, write_bytes(12, bytes(100)))
+    with pytest.raises(WireError, match="more than 10 buckets in one request"):
+        decode(series(UP, one * 2 if together else many))

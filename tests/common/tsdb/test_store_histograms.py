@@ -314,3 +314,26 @@ def test_old_histograms_go_with_retention_and_a_snapshot_has_the_rest(tmp_path: 
     assert SERIES[1] in content(copy.select([], *EVERYTHING))
     copy.close()
     store.close()
+
+
+def test_large_histograms_are_parted_into_records_and_groups_that_can_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.tsdb.records._HISTOGRAM_BYTES", 1000)
+    monkeypatch.setattr("common.tsdb.build.GROUP_WORDS", 5000)
+    store = opened(tmp_path)
+    wide = [FloatHistogram(count=1.0, positive=side(0, np.full(1000, 0.5 + at))) for at in range(20)]
+    store.append_histograms([(labels, at, each, 0) for labels in SERIES[:2] for at, each in enumerate(wide)])
+    for _ in range(2):
+        store.close()
+        store = opened(tmp_path)
+        found = content(store.select([], *EVERYTHING))
+        assert [len(found[labels]) for labels in SERIES[:2]] == [20, 20]
+        for at, each in enumerate(wide):
+            kept = found[SERIES[1]][at][1]
+            assert isinstance(kept, FloatHistogram)
+            assert kept.equals(each)
+        store.cut(2**50)
+    (block,) = store.blocks
+    assert len(block._offset) == 2 * 5
+    store.close()

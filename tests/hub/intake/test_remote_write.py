@@ -286,3 +286,11 @@ async def test_what_waits_is_bounded(make: Make, monkeypatch: pytest.MonkeyPatch
     results = await asyncio.gather(*(receiver.writer.take(body, Version.V1) for _ in range(3)), return_exceptions=True)
     assert [type(each) for each in results].count(BusyError) == 1
     assert (await receiver.writer.take(body, Version.V1)).samples == 1
+
+
+async def test_large_histograms_are_taken_a_few_at_a_time(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_write, "WORD_SLICE", 100)
+    receiver = make(max_pending_bytes=1000)
+    large = FloatHistogram(0, 64, 1.0, positive=side(0, [1.0] * 64))
+    written = await receiver.writer.take(native(UP, *((at, large) for at in range(10))), Version.V1)
+    assert written.histograms == len(histograms(receiver)) == 10
