@@ -258,7 +258,7 @@ class BlockOrigin:
 
     def histograms(self, metrics: frozenset[str], pool: Pool) -> Iterator[Piece[Name]]:
         """As Origin.histograms."""
-        return self._pieces(metrics, pool)
+        return self._pieces(metrics, pool) if self.block.has_histograms else iter(())
 
     def _pieces(self, metrics: frozenset[str], pool: Pool | None) -> Iterator[Piece[Name]]:
         block = self.block

@@ -65,6 +65,7 @@ class Histograms:
         self._encoded: list[bytes] = []
         self._bytes = 0
         self._last: dict[int, tuple[int, bytes]] = {}
+        self._settled = -(1 << 63)
 
     @property
     def samples(self) -> int:
@@ -103,7 +104,12 @@ class Histograms:
         """Remember a sample as the newest of its series, if it is."""
         last = self._last.get(number)
         if last is None or time > last[0]:
-            self._last[number] = (time, encoded)
+            # Where a block may have the sample that holds, nothing is said of the one that follows.
+            self._last[number] = (time, encoded if time >= self._settled else STALE)
+
+    def settle(self, before: int) -> None:
+        """Know that blocks may have samples below `before`."""
+        self._settled = max(self._settled, before)
 
     def append(self, rows: NDArray[np.int32], times: NDArray[np.int64], encoded: Sequence[bytes], arrival: int) -> None:
         """Add samples that arrive together and were noted; of equal (row, time) the first counts."""
@@ -121,9 +127,13 @@ class Histograms:
         """Drop samples between two times (inclusive) of series that satisfy every matcher."""
         self._loose.delete(matchers, start, end)
         self._compact()
+        # Others may come in the place of what is gone.
+        self._last = {number: (time, STALE) for number, (time, _) in self._last.items()}
 
     def drop(self, before: int, arrival: int) -> bool:
         """Drop samples below `before` that came before `arrival`; whether there were any."""
+        if self.bounds is not None:
+            self.settle(min(before, self.bounds[1] + 1))
         gone = self._loose.drop(before, arrival)
         if gone:
             self._compact()

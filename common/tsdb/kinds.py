@@ -160,8 +160,7 @@ def _parted(joined: Joined[L], row: int, pool: Pool) -> tuple[_Part[L] | None, J
     histograms: _Part[L] | None = None
     floats: Joined[L] | None = None
     if len(where):
-        cells = [each if isinstance(each := items[at], Stored) else None for at in where.tolist()]
-        histograms = joined.labels[row], _believed(cells, times, where), _line(times, stale, where)
+        histograms = joined.labels[row], _believed(items, times, where), _line(times, stale, where)
     where = np.flatnonzero(~native)
     if len(where):
         values = np.array([items[at] for at in where.tolist()], np.float64)[None]
@@ -174,13 +173,17 @@ def _line(times: NDArray[np.int64], stale: NDArray[np.bool_], where: NDArray[np.
     return Timeline(times[where], marks if marks.any() else None)
 
 
-def _believed(cells: list[Stored | None], times: NDArray[np.int64], where: NDArray[np.intp]) -> list[Stored | None]:
-    """Histograms at `where` of `times`, less hints that hold against another sample than the one before."""
+def _believed(
+    items: Sequence[Stored | float | None], times: NDArray[np.int64], where: NDArray[np.intp]
+) -> list[Stored | None]:
+    """The histograms and markers at `where` of all items, less hints that are about another sample than that before."""
     out: list[Stored | None] = []
-    for each, at in zip(cells, where.tolist(), strict=True):
-        if each is not None and each.after and at and times[at] - times[at - 1] != each.after:
-            each = Stored(each.histogram.with_hint(ResetHint.UNKNOWN), 0, each.start)
-        out.append(each)
+    for at in where.tolist():
+        each = items[at]
+        if isinstance(each, Stored) and each.after and at:
+            follows = isinstance(items[at - 1], Stored) and times[at] - times[at - 1] == each.after
+            each = each if follows else Stored(each.histogram.with_hint(ResetHint.UNKNOWN), 0, each.start)
+        out.append(each if isinstance(each, Stored) else None)
     return out
 
 

@@ -126,6 +126,8 @@ class Store:
         self._wal.loss.quarantined += self._blocks.quarantined
         for block in self._blocks.current:
             self._head.learn(block.meta())
+            if block.has_histograms:
+                self._head.histograms.settle(block.max + 1)
         before, numbers = -1, dict[int, int]()
         for segment, oldest, kind, body in self._wal.recover(self._quarantine):
             if segment.number != before:
