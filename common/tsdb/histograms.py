@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.histogram import FloatHistogram, ResetHint
-from common.labels import Matcher
+from common.labels import Labels, Matcher
 from common.sample import STALE_NAN
 from common.tsdb.index import Name, RowIndex
 from common.tsdb.join import Piece
 from common.tsdb.kinds import Pool, numbered
 from common.tsdb.loose import Loose, LooseView, SeriesTable
-from common.tsdb.native import Stored, decode
+from common.tsdb.native import Stored, decode, encode
 
 STALE = b""
 """Stands for a staleness marker where an encoded histogram is expected."""
@@ -86,6 +86,17 @@ class Histograms:
     def series(self) -> NDArray[np.int32]:
         """Numbers of the series that have samples, ascending."""
         return self._loose.series
+
+    def encode(
+        self, rows: Sequence[int], samples: Sequence[tuple[Labels, int, FloatHistogram | None, int]]
+    ) -> list[bytes]:
+        """Bytes of samples (labels, ms, histogram, start) of the series `rows`, noted; to be appended next."""
+        out = []
+        for row, (_, time, histogram, start) in zip(rows, samples, strict=True):
+            each = STALE if histogram is None else encode(self.told(row, time, histogram, start))
+            self.note(row, time, each)
+            out.append(each)
+        return out
 
     def told(self, number: int, time: int, histogram: FloatHistogram, start: int) -> Stored:
         """A histogram that is next to be appended, with the hint that follows from the newest one of its series.

@@ -38,12 +38,10 @@ from common.tsdb.cardinality import Cardinality, cardinality
 from common.tsdb.clocks import decode_correction, encode_correction
 from common.tsdb.cut import HeadOrigin, due, ranges
 from common.tsdb.deletion import Deletion
-from common.tsdb.histograms import STALE
 from common.tsdb.index import LabelCache
 from common.tsdb.lanes import Chosen, Lanes
 from common.tsdb.native import Stored, check_histogram
 from common.tsdb.native import decode as decode_histogram
-from common.tsdb.native import encode as encode_histogram
 from common.tsdb.options import Appended, Outcome, StoreOptions, StoreStats
 from common.tsdb.querier import Budget, RowBatch, SelectHints
 from common.tsdb.records import (
@@ -181,9 +179,8 @@ class Store:
 
     def _replay_histograms(self, segment: Segment, body: memoryview, numbers: dict[int, int]) -> int:
         rows, times, encoded = unpack_histograms(bytes(body))
-        for each in encoded:
-            if each:
-                decode_histogram(each)
+        for each in filter(None, encoded):
+            decode_histogram(each)
         mapped, keep, last = self._uncovered(segment, rows, times, numbers)
         kept = [each for each, wanted in zip(encoded, keep.tolist(), strict=True) if wanted]
         self._head.take_histograms(mapped[keep], times[keep], kept)
@@ -416,12 +413,7 @@ class Store:
             numbers = dict(zip(names, self._numbers(names).tolist(), strict=True))
             rows = np.array([numbers[labels] for labels, _, _, _ in samples], np.int32)
             times = np.array([time for _, time, _, _ in samples], np.int64)
-            kept = self._head.histograms
-            encoded = []
-            for row, (_, time, histogram, start) in zip(rows.tolist(), samples, strict=True):
-                each = STALE if histogram is None else encode_histogram(kept.told(row, time, histogram, start))
-                kept.note(row, time, each)
-                encoded.append(each)
+            encoded = self._head.histograms.encode(rows.tolist(), samples)
             for part in record_parts(encoded):
                 body = pack_histograms(rows[part], times[part], encoded[part])
                 self._wal.append(RecordType.HISTOGRAMS, body, int(times[part].max()))
