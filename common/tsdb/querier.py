@@ -7,7 +7,7 @@ may be called from any thread, and see a consistent snapshot taken when they are
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import Final, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,56 @@ class Timeline:
 
     timestamps: NDArray[np.int64]
     stale: NDArray[np.bool_] | None = None
+
+
+FAR: Final = 1 << 62
+"""What stands behind the last timestamp of a line in arrays of several lines: later than any sample."""
+
+
+class Timelines(Sequence[Timeline]):
+    """Timelines side by side: line l has the timestamps `times[l, :lengths[l]]`, behind them stands FAR.
+
+    `times` int64 [L, W], `lengths` intp [L], `stale` bool [L, W] (False behind the end) or None for no marker at all.
+    """
+
+    __slots__ = ("lengths", "stale", "times")
+
+    def __init__(
+        self, times: NDArray[np.int64], lengths: NDArray[np.intp], stale: NDArray[np.bool_] | None = None
+    ) -> None:
+        self.times = times
+        self.lengths = lengths
+        self.stale = stale
+
+    @classmethod
+    def of(cls, lines: Sequence[Timeline]) -> "Timelines":
+        """The same lines as arrays; `lines` itself if it is that already."""
+        if isinstance(lines, Timelines):
+            return lines
+        lengths = np.array([len(line.timestamps) for line in lines], np.intp)
+        times = np.full((len(lines), int(lengths.max(initial=0))), FAR, np.int64)
+        stale = np.zeros(times.shape, np.bool_) if any(line.stale is not None for line in lines) else None
+        for number, line in enumerate(lines):
+            times[number, : lengths[number]] = line.timestamps
+            if stale is not None and line.stale is not None:
+                stale[number, : lengths[number]] = line.stale
+        return cls(times, lengths, stale)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @overload
+    def __getitem__(self, number: int) -> Timeline: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> "Timelines": ...
+
+    def __getitem__(self, number: int | slice) -> "Timeline | Timelines":
+        if isinstance(number, slice):
+            return Timelines(self.times[number], self.lengths[number], None if self.stale is None else self.stale[number])
+        length = int(self.lengths[number])
+        stale = None if self.stale is None else self.stale[number, :length]
+        return Timeline(self.times[number, :length], stale if stale is not None and stale.any() else None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

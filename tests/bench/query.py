@@ -161,7 +161,7 @@ def servers(names: list[str], peers: Path, work: Path) -> Iterator[dict[str, Ser
             server.process.wait(60)
 
 
-BRAMBLE_FLAGS = ["--web.enable-admin-api"]
+BRAMBLE_FLAGS = ["--web.enable-admin-api", "--web.enable-remote-write-receiver"]
 VICTORIA_FLAGS = ["-search.disableCache"]
 
 
