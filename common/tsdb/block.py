@@ -22,7 +22,7 @@ from common.sample import MetricMeta
 from common.tsdb.cache import DecodeCache
 from common.tsdb.index import Interner, LabelCache, Name, RowIndex, Target
 from common.tsdb.ints import get_ints, put_ints
-from common.tsdb.join import Line, Piece
+from common.tsdb.join import Lines, Piece
 from common.tsdb.kinds import Pool
 from common.tsdb.native import HistogramGroup
 from common.tsdb.querier import ValueKind
@@ -280,19 +280,32 @@ class Block:
             raise FormatError(f"{self.path.name}: {what} is cut")
         return unpack_part(data, f"{self.path.name}: {what} at {offset}")
 
-    def _lines(self, part: int) -> list[Line]:
-        def load() -> tuple[list[Line], int]:
+    def _lines(self, part: int) -> Lines:
+        def load() -> tuple[Lines, int]:
             index = self.index
             body = self._part(int(index.part_offset[part]), int(index.part_length[part]), "timelines")
-            arrival = BEFORE_HEAD + self.footer.rank
-            lines = [Line(times, stale, arrival) for times, stale in decode_timelines(body)]
-            return lines, sum(line.timestamps.nbytes + 200 for line in lines)
+            found = decode_timelines(body)
+            lines = Lines(found.times, found.lengths, found.stale, BEFORE_HEAD + self.footer.rank)
+            return lines, found.times.nbytes + (0 if found.stale is None else found.stale.nbytes)
 
-        lines: list[Line] = self._cache.get((self._serial, "lines", part), load)
+        lines: Lines = self._cache.get((self._serial, "lines", part), load)
         return lines
 
-    def _line(self, number: int) -> Line:
-        return self._lines(number // LINES_PER_PART)[number % LINES_PER_PART]
+    def _cut(self, numbers: NDArray[np.intp], start: int, end: int) -> tuple[Lines, NDArray[np.intp]]:
+        """Some lines (ascending) between two times (inclusive), and how many slots come before that in each."""
+        parts = numbers // LINES_PER_PART
+        found = []
+        for part in np.unique(parts).tolist():
+            lines, mine = self._lines(part), numbers[parts == part] - part * LINES_PER_PART
+            if len(mine) == len(lines.lengths):
+                found.append(lines)
+            else:
+                stale = None if lines.stale is None else lines.stale[mine]
+                found.append(Lines(lines.times[mine], lines.lengths[mine], stale, lines.arrival))
+        lines = found[0] if len(found) == 1 else Lines.concatenated(found)
+        if start <= self.min and end >= self.max:
+            return lines, np.zeros(len(numbers), np.intp)
+        return lines.between(start, end)
 
     def _group(self, offset: int, length: int) -> Group:
         def load() -> tuple[Group, int]:
@@ -438,51 +451,35 @@ class Block:
         places = low + np.flatnonzero(keep)
         if not len(places):
             return
+        numbers, line_of = np.unique(self._line_of[places], return_inverse=True)
+        lines, skips = self._cut(numbers, start, end)
+        alive = lines.lengths > 0
+        if not alive.all():
+            kept = alive[line_of]
+            places = places[kept]
+            if not len(places):
+                return
+            line_of = (np.cumsum(alive) - 1)[line_of[kept]]
+            lines, skips = lines.only(np.flatnonzero(alive)), skips[alive]
         groups = self._group_of[places]
-        bounds = [0, *(np.flatnonzero(np.diff(groups)) + 1).tolist(), len(places)]
-        known: dict[int, tuple[Line, int]] = {}
-        for begin, stop in itertools.pairwise(bounds):
-            mine = places[begin:stop]
-            piece = self._piece(int(groups[begin]), mine, start, end, known, pool)
-            if piece is not None:
-                yield piece
-
-    def _piece(
-        self,
-        group: int,
-        places: NDArray[np.intp],
-        start: int,
-        end: int,
-        known: dict[int, tuple[Line, int]],
-        pool: Pool | None,
-    ) -> tuple[NDArray[np.intp], Piece[int]] | None:
-        numbers = self._line_of[places]
-        if (numbers == numbers[0]).all():
-            used, line_of = numbers[:1], np.zeros(len(places), np.intp)
-        else:
-            used, line_of = np.unique(numbers, return_inverse=True)
-        cut = []
-        for number in used.tolist():
-            found = known.get(number)
-            if found is None:
-                line = self._line(number)
-                inside = start <= line.timestamps[0] and line.timestamps[-1] <= end
-                found = known[number] = (line, 0) if inside else _cut(line, start, end)
-            cut.append(found)
-        if not all(len(line.timestamps) for line, _ in cut):
-            alive = np.array([bool(len(line.timestamps)) for line, _ in cut])
-            rows = np.flatnonzero(alive[line_of])
-            if not len(rows):
-                return None
-            places, line_of = places[rows], (np.cumsum(alive) - 1)[line_of[rows]]
-            cut = [each for each in cut if len(each[0].timestamps)]
-        lines, skips = [line for line, _ in cut], [skip for _, skip in cut]
-        reader = _GroupValues(
-            self, int(self._offset[group]), int(self._length[group]), places - self._start[group], line_of,
-            np.array(skips, np.intp), max(len(line.timestamps) for line in lines), pool,
-        )  # fmt: skip
         chosen = self._series[places].astype(np.intp)
-        return chosen, Piece(self._prints[chosen], lines, line_of, reader.read, _positions)
+        prints, members, skip = self._prints[chosen], places - self._start[groups], skips[line_of]
+        begins = np.flatnonzero(np.diff(groups, prepend=-1))
+        widths = np.maximum.reduceat(lines.lengths[line_of], begins)
+        ragged = np.maximum.reduceat(skip, begins) != np.minimum.reduceat(skip, begins)
+        of_group = zip(
+            begins.tolist(),
+            [*begins[1:].tolist(), len(places)],
+            self._offset[groups[begins]].tolist(),
+            self._length[groups[begins]].tolist(),
+            widths.tolist(),
+            ragged.tolist(),
+            strict=True,
+        )
+        for begin, stop, offset, length, width, uneven in of_group:
+            skipped = skip[begin:stop] if uneven else int(skip[begin])
+            reader = _GroupValues(self, offset, length, members[begin:stop], skipped, width, pool)
+            yield chosen[begin:stop], Piece(prints[begin:stop], lines, line_of[begin:stop], reader.read, _positions)
 
     def verify(self) -> None:
         """Read every part; FormatError at the first that is damaged."""
@@ -504,16 +501,6 @@ def _positions(rows: NDArray[np.intp]) -> list[int]:
     return found
 
 
-def _cut(line: Line, start: int, end: int) -> tuple[Line, int]:
-    """The line between two times (inclusive), and how many slots come before that."""
-    times, stale = line.timestamps, line.stale
-    low, high = int(np.searchsorted(times, start, "left")), int(np.searchsorted(times, end, "right"))
-    if stale is not None:
-        stale = stale[low:high]
-        stale = stale if stale.any() else None
-    return Line(times[low:high], stale, line.arrival), low
-
-
 def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate(arrays) if arrays else np.empty(0, np.int64)
 
@@ -530,8 +517,7 @@ class _GroupValues:
     offset: int
     length: int
     members: NDArray[np.intp]
-    line_of: NDArray[np.intp]
-    skip: NDArray[np.intp]
+    skip: NDArray[np.intp] | int
     width: int
     pool: Pool | None
 
@@ -541,9 +527,9 @@ class _GroupValues:
             values = self.block._values(self.offset, self.length, self.members[rows])
         else:
             values = self._numbers(self.members[rows], self.pool)
-        if len(self.skip) == 1:
-            return values[:, int(self.skip[0]) :]
-        skip = self.skip[self.line_of[rows]]
+        if isinstance(self.skip, int):
+            return values[:, self.skip :]
+        skip = self.skip[rows]
         if (skip == skip[0]).all():
             return values[:, int(skip[0]) :]
         at = np.minimum(skip[:, None] + np.arange(self.width), values.shape[1] - 1)

@@ -1,23 +1,20 @@
 """Joins pieces of series (chunks of the head, row groups of blocks) into batches with one row per label set. Pure.
 
-All work is per piece, per distinct sequence of timelines, or one array call over all rows: never per sample, and per
-series only where its labels are looked up.
+All work is per piece, per table of lines, or one array call over all rows: never per sample, and per series only where
+its labels are looked up.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.labels import Labels
-from common.tsdb.querier import Budget, RowBatch, Timeline
+from common.tsdb.querier import FAR, Budget, RowBatch, Timelines
 
 L = TypeVar("L")
-
-_ALONE = np.zeros(1, np.intp)
 
 MAX_CELLS = 1 << 20
 """Cells of a batch, unless one row alone has more."""
@@ -35,9 +32,111 @@ class Line:
     arrival: NDArray[np.int64] | int
 
 
+class Lines(Sequence[Line]):
+    """Lines side by side, as Timelines are: `times` int64 [L, W], `lengths` intp [L], `stale` bool [L, W] or None.
+
+    `arrival` is int64 [L, W], or one number for all. Pieces that share this object share its lines: rows on the same
+    ones are joined the same way.
+    """
+
+    __slots__ = ("arrival", "lengths", "stale", "times")
+
+    def __init__(
+        self,
+        times: NDArray[np.int64],
+        lengths: NDArray[np.intp],
+        stale: NDArray[np.bool_] | None,
+        arrival: NDArray[np.int64] | int,
+    ) -> None:
+        self.times = times
+        self.lengths = lengths
+        self.stale = stale
+        self.arrival = arrival
+
+    @classmethod
+    def of(cls, lines: Sequence[Line]) -> "Lines":
+        """The same lines as arrays; `lines` itself if it is that already."""
+        if isinstance(lines, Lines):
+            return lines
+        if len(lines) == 1:
+            (line,) = lines
+            arrival = line.arrival if isinstance(line.arrival, int) else line.arrival[None]
+            stale = None if line.stale is None else line.stale[None]
+            return cls(line.timestamps[None], np.array([len(line.timestamps)], np.intp), stale, arrival)
+        found = Timelines.of(lines)
+        first = lines[0].arrival if lines else 0
+        if isinstance(first, int) and all(isinstance(each.arrival, int) and each.arrival == first for each in lines):
+            return cls(found.times, found.lengths, found.stale, first)
+        arrivals = np.zeros(found.times.shape, np.int64)
+        for number, line in enumerate(lines):
+            arrivals[number, : found.lengths[number]] = line.arrival
+        return cls(found.times, found.lengths, found.stale, arrivals)
+
+    @classmethod
+    def concatenated(cls, tables: "Sequence[Lines]") -> "Lines":
+        """The lines of several tables that have one number as arrival, one after the other."""
+        lengths = np.concatenate([table.lengths for table in tables])
+        times = np.full((len(lengths), max(table.times.shape[1] for table in tables)), FAR, np.int64)
+        stale = np.zeros(times.shape, np.bool_) if any(table.stale is not None for table in tables) else None
+        at = 0
+        for table in tables:
+            here = slice(at, at + len(table)), slice(0, table.times.shape[1])
+            times[here] = table.times
+            if stale is not None and table.stale is not None:
+                stale[here] = table.stale
+            at += len(table)
+        return cls(times, lengths, stale, tables[0].arrival)
+
+    def only(self, numbers: NDArray[np.intp]) -> "Lines":
+        """Some of the lines."""
+        stale = None if self.stale is None else self.stale[numbers]
+        arrival = self.arrival if isinstance(self.arrival, int) else self.arrival[numbers]
+        return Lines(self.times[numbers], self.lengths[numbers], stale, arrival)
+
+    def between(self, start: int, end: int) -> "tuple[Lines, NDArray[np.intp]]":
+        """What of the lines lies between two times (inclusive), and how many slots come before it in each.
+
+        Lines may be empty then. Only for lines with one number as arrival.
+        """
+        low: NDArray[np.intp] = np.count_nonzero(self.times < start, axis=1)
+        low = np.minimum(low, self.lengths)
+        high = np.minimum(np.count_nonzero(self.times <= end, axis=1), self.lengths)
+        lengths = np.maximum(high - low, 0)
+        width = int(lengths.max(initial=0))
+        first = int(low[0])
+        if (low == first).all():
+            times = self.times[:, first : first + width]
+            stale = None if self.stale is None else self.stale[:, first : first + width]
+        else:
+            at = np.minimum(low[:, None] + np.arange(width), self.times.shape[1] - 1)
+            times = np.take_along_axis(self.times, at, axis=1)
+            stale = None if self.stale is None else np.take_along_axis(self.stale, at, axis=1)
+        inside = np.arange(width) < lengths[:, None]
+        if not inside.all():
+            times = np.where(inside, times, FAR)
+            stale = None if stale is None else stale & inside
+        if stale is not None and not stale.any():
+            stale = None
+        return Lines(times, lengths, stale, self.arrival), low
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, number: int) -> Line:  # type: ignore[override]
+        length = int(self.lengths[number])
+        stale = None if self.stale is None else self.stale[number, :length]
+        arrival = self.arrival if isinstance(self.arrival, int) else self.arrival[number, :length]
+        return Line(self.times[number, :length], stale if stale is not None and stale.any() else None, arrival)
+
+    def last(self) -> NDArray[np.int64]:
+        """The last timestamp of each line, int64 [L]; no line may be empty."""
+        found: NDArray[np.int64] = self.times[np.arange(len(self.lengths)), self.lengths - 1]
+        return found
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece(Generic[L]):
-    """Rows of one origin: `prints` uint64 [R] identify label sets, `line_of` intp [R] indexes `lines`.
+    """Rows of one origin: `prints` uint64 [R] identify label sets, `line_of` intp [R] indexes `lines`, none of them empty.
 
     `values(rows)` is float64 [len(rows), at least the longest line], left-aligned; `labels(rows)` names the rows: their
     label sets, or whatever else the caller of `join_rows` wants to get back.
@@ -56,21 +155,10 @@ class Joined(Generic[L]):
 
     labels: list[L]
     values: NDArray[np.float64]
-    timelines: list[Timeline]
+    timelines: Timelines
     timeline_of: NDArray[np.intp]
     dropped: int
     """Samples left out because another one of their series and timestamp arrived before."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Sequence:
-    """Timelines that follow each other in some rows: the joined one, and where each part's values go."""
-
-    timeline: Timeline
-    width: int
-    offsets: NDArray[np.intp]
-    pick: NDArray[np.intp] | None
-    dropped: int
 
 
 def join(
@@ -88,21 +176,13 @@ def join_rows(
     pieces = [piece for piece in pieces if len(piece.prints)]
     if not pieces:
         return
-    # Pieces of one block share lines: rows on the same lines are then one sequence, with one timeline.
-    numbers: dict[int, int] = {}
-    lines: list[Line] = []
-    for piece in pieces:
-        for each in piece.lines:
-            if numbers.setdefault(id(each), len(lines)) == len(lines):
-                lines.append(each)
-    length = np.array([len(line.timestamps) for line in lines], dtype=np.intp)
-    first = np.array([line.timestamps[0] for line in lines], dtype=np.int64)
+    tables = _Tables(pieces)
     sizes = [len(piece.prints) for piece in pieces]
     prints = np.concatenate([piece.prints for piece in pieces])
     piece_of = np.repeat(np.arange(len(pieces)), sizes)
-    local = np.concatenate([np.arange(size) for size in sizes])
+    local = np.arange(len(prints)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     line = np.concatenate(
-        [np.array([numbers[id(each)] for each in piece.lines], np.intp)[piece.line_of] for piece in pieces]
+        [piece.line_of + base for piece, base in zip(pieces, tables.base_of_piece, strict=True)], dtype=np.intp
     )
 
     # Entries (a row of a piece) sorted by series, in order of first appearance, and by time inside a series.
@@ -112,29 +192,123 @@ def join_rows(
         starts = order
     else:
         rank = where[inverse]
-        order = np.lexsort((piece_of, first[line], rank))
+        order = np.lexsort((piece_of, tables.first[line], rank))
         starts = np.flatnonzero(np.diff(rank[order], prepend=-1))
     piece_of, local, line = piece_of[order], local[order], line[order]
     counts = np.diff(starts, append=len(order))
-
     sequence_of, representatives = _sequences(line, starts, counts)
-    sequences = [
-        _concatenate([lines[i] for i in line[starts[r] : starts[r] + counts[r]]]) for r in representatives.tolist()
-    ]
-    width = np.array([each.width for each in sequences], dtype=np.intp)[sequence_of]
-    # Rows of like length together, so that padding at most doubles a batch.
-    by_length = np.argsort(np.frexp(width.astype(np.float64))[1], kind="stable")
+    sequences = _Sequences(tables, line, starts[representatives], counts[representatives])
+    width = sequences.widths[sequence_of]
+    # Rows of like length together: little padding, and rows that share most of their timestamps stay neighbours.
+    by_length = np.argsort(width, kind="stable")
     at = 0
     while at < len(by_length):
         some = by_length[at : at + max_cells]
         # int64: with 32-bit indices the product of a million rows and some thousand samples would wrap around.
-        cells = np.maximum.accumulate(width[some]) * np.arange(1, len(some) + 1, dtype=np.int64)
+        cells = width[some] * np.arange(1, len(some) + 1, dtype=np.int64)
         end = at + max(1, int(np.searchsorted(cells, max_cells, side="right")))
-        chosen = np.sort(by_length[at:end])
-        yield _batch(
-            pieces, sequences, sequence_of[chosen], chosen, starts, counts, piece_of, local, line, length, budget
-        )
+        chosen = by_length[at:end]
+        yield _batch(pieces, sequences, sequence_of[chosen], chosen, starts, counts, piece_of, local, line, budget)
         at = end
+
+
+class _Tables(Generic[L]):
+    """All lines of all pieces, numbered: the lines of one table after those of the one before."""
+
+    def __init__(self, pieces: Sequence[Piece[L]]) -> None:
+        number: dict[int, int] = {}
+        self.tables: list[Lines] = []
+        bases = [0]
+        self.base_of_piece: list[int] = []
+        for piece in pieces:
+            at = number.setdefault(id(piece.lines), len(self.tables))
+            if at == len(self.tables):
+                self.tables.append(Lines.of(piece.lines))
+                bases.append(bases[-1] + len(piece.lines))
+            self.base_of_piece.append(bases[at])
+        self.bases = np.array(bases, np.intp)
+        self.length = np.concatenate([table.lengths for table in self.tables])
+        self.first = np.concatenate([table.times[:, 0] for table in self.tables])
+        self.last = np.concatenate([table.last() for table in self.tables])
+
+    def table_of(self, lines: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The table of each of some lines."""
+        found: NDArray[np.intp] = np.searchsorted(self.bases, lines, "right") - 1
+        # Tables without lines share their base with the next one: `right` skips them.
+        return found
+
+    def line(self, number: int) -> Line:
+        """One line."""
+        table = int(self.table_of(np.array([number]))[0])
+        return self.tables[table][number - int(self.bases[table])]
+
+
+class _Sequences(Generic[L]):
+    """Lines that follow each other in some rows: sequence q has the lines `parts[q]` (-1 behind its last one).
+
+    `offsets` [Q, P] is where each part's values go in a row of `widths` [Q] cells. Sequences whose parts overlap in
+    time have an entry in `picks`: which of those cells are kept, in order of time.
+    """
+
+    def __init__(
+        self, tables: "_Tables[L]", line: NDArray[np.intp], starts: NDArray[np.intp], counts: NDArray[np.intp]
+    ) -> None:
+        self._tables = tables
+        most = int(counts.max())
+        position = np.arange(most)
+        inside = position < counts[:, None]
+        at = np.minimum(starts[:, None] + position, len(line) - 1)
+        self.parts = np.where(inside, line[at], -1)
+        self.lengths = np.where(inside, tables.length[self.parts], 0)
+        ends = np.cumsum(self.lengths, axis=1)
+        self.offsets = ends - self.lengths
+        self.widths: NDArray[np.intp] = ends[:, -1]
+        self.picks: dict[int, tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.bool_] | None]] = {}
+        self.dropped = np.zeros(len(counts), np.intp)
+        if most > 1:
+            left, right = self.parts[:, :-1], self.parts[:, 1:]
+            overlap = ((tables.last[left] >= tables.first[right]) & (right >= 0)).any(axis=1)
+            for number in np.flatnonzero(overlap).tolist():
+                lines = [tables.line(part) for part in self.parts[number, : counts[number]].tolist()]
+                pick, times, stale = _merged(lines)
+                self.picks[number] = pick, times, stale
+                self.dropped[number] = int(self.widths[number]) - len(pick)
+
+    def timelines(self, used: NDArray[np.intp]) -> Timelines:
+        """The joined timelines of some sequences."""
+        lengths = self.widths[used] - self.dropped[used]
+        times = np.full((len(used), int(self.widths[used].max())), FAR, np.int64)
+        stale: NDArray[np.bool_] | None = None
+        for position in range(self.parts.shape[1]):
+            lines = self.parts[used, position]
+            rows = np.flatnonzero(lines >= 0)
+            if not len(rows):
+                continue
+            table_of = self._tables.table_of(lines[rows])
+            numbers = np.unique(table_of).tolist()
+            for number in numbers:
+                mine = rows if len(numbers) == 1 else rows[table_of == number]
+                table = self._tables.tables[number]
+                inside = lines[mine] - self._tables.bases[number]
+                offset, taken = self.offsets[used[mine], position], self.lengths[used[mine], position]
+                put_rows(times, mine, table.times, inside, offset, taken)
+                if table.stale is not None:
+                    if stale is None:
+                        stale = np.zeros(times.shape, np.bool_)
+                    put_rows(stale, mine, table.stale, inside, offset, taken)
+        if self.picks:
+            for row, number in enumerate(used.tolist()):
+                if number in self.picks:
+                    pick, kept, marks = self.picks[number]
+                    times[row] = FAR
+                    times[row, : len(pick)] = kept
+                    if marks is not None:
+                        assert stale is not None
+                        stale[row] = False
+                        stale[row, : len(pick)] = marks
+            most = int(lengths.max())
+            times, stale = times[:, :most], None if stale is None else stale[:, :most]
+        return Timelines(times, lengths, stale)
 
 
 def _sequences(
@@ -159,35 +333,27 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def _concatenate(lines: Sequence[Line]) -> _Sequence:
-    if len(lines) == 1:
-        return _Sequence(Timeline(lines[0].timestamps, lines[0].stale), len(lines[0].timestamps), _ALONE, None, 0)
+def _merged(lines: Sequence[Line]) -> tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.bool_] | None]:
+    """Of the lines' samples, one after the other: which ones stay, in order of time; their times and markers."""
     lengths = [len(line.timestamps) for line in lines]
-    offsets = np.cumsum([0, *lengths[:-1]])
-    width = sum(lengths)
     timestamps = np.concatenate([line.timestamps for line in lines])
     stale: NDArray[np.bool_] | None = None
     if any(line.stale is not None for line in lines):
-        stale = np.concatenate(
-            [
-                np.zeros(n, np.bool_) if line.stale is None else line.stale
-                for line, n in zip(lines, lengths, strict=True)
-            ]
-        )
-    if all(before.timestamps[-1] < after.timestamps[0] for before, after in pairwise(lines)):
-        return _Sequence(Timeline(timestamps, stale), width, offsets, None, 0)
+        marks = [
+            np.zeros(n, np.bool_) if line.stale is None else line.stale for line, n in zip(lines, lengths, strict=True)
+        ]
+        stale = np.concatenate(marks)
     arrival = np.concatenate(
         [np.broadcast_to(np.asarray(line.arrival, np.int64), n) for line, n in zip(lines, lengths, strict=True)]
     )
     pick = np.lexsort((arrival, timestamps))
     pick = pick[np.diff(timestamps[pick], prepend=timestamps[pick[0]] - 1) != 0]
-    timeline = Timeline(timestamps[pick], None if stale is None else stale[pick])
-    return _Sequence(timeline, width, offsets, pick, width - len(pick))
+    return pick, timestamps[pick], None if stale is None else stale[pick]
 
 
 def _batch(
     pieces: Sequence[Piece[L]],
-    sequences: Sequence[_Sequence],
+    sequences: "_Sequences[L]",
     sequence_of: NDArray[np.intp],
     chosen: NDArray[np.intp],
     starts: NDArray[np.intp],
@@ -195,24 +361,24 @@ def _batch(
     piece_of: NDArray[np.intp],
     local: NDArray[np.intp],
     line: NDArray[np.intp],
-    length: NDArray[np.intp],
     budget: Budget | None,
 ) -> Joined[L]:
     used, timeline_of = np.unique(sequence_of, return_inverse=True)
-    widths = np.array([sequences[i].width for i in used], dtype=np.intp)
+    widths = sequences.widths[used]
     if budget is not None:
         budget.charge(int(widths[timeline_of].sum()))
     rows = len(chosen)
     how_many = counts[chosen]
-    row_out = np.repeat(np.arange(rows), how_many)
-    position = np.arange(len(row_out)) - np.repeat(np.cumsum(how_many) - how_many, how_many)
-    entries = np.repeat(starts[chosen], how_many) + position
-    longest = max(len(sequences[i].offsets) for i in used)
-    offset_table = np.zeros((len(used), longest), dtype=np.intp)
-    for k, i in enumerate(used):
-        offset_table[k, : len(sequences[i].offsets)] = sequences[i].offsets
-    offset = offset_table[timeline_of[row_out], position]
-    taken = length[line[entries]]
+    if len(line) == len(starts):
+        row_out = np.arange(rows)
+        position = np.zeros(rows, np.intp)
+        entries = starts[chosen]
+    else:
+        row_out = np.repeat(np.arange(rows), how_many)
+        position = np.arange(len(row_out)) - np.repeat(np.cumsum(how_many) - how_many, how_many)
+        entries = np.repeat(starts[chosen], how_many) + position
+    offset = sequences.offsets[used[timeline_of[row_out]], position]
+    taken = sequences.lengths[used[timeline_of[row_out]], position]
 
     values = np.zeros((rows, int(widths.max())))
     labels: list[L | None] = [None] * rows
@@ -223,44 +389,68 @@ def _batch(
         mine = by_piece[begin:end]
         piece = pieces[int(from_piece[mine[0]])]
         rows_in, rows_to = local[entries[mine]], row_out[mine]
-        _copy(values, rows_to, piece.values(rows_in), offset[mine], taken[mine])
+        put_rows(values, rows_to, piece.values(rows_in), np.arange(len(mine)), offset[mine], taken[mine])
         named = position[mine] == 0
-        for row, each in zip(rows_to[named].tolist(), piece.labels(rows_in[named]), strict=True):
-            labels[row] = each
-    for k, i in enumerate(used):
-        pick = sequences[i].pick
-        if pick is not None:
-            of_it = np.flatnonzero(timeline_of == k)
-            values[of_it, : len(pick)] = values[of_it[:, None], pick]
+        if named.all():
+            for row, each in zip(rows_to.tolist(), piece.labels(rows_in), strict=True):
+                labels[row] = each
+        elif named.any():
+            for row, each in zip(rows_to[named].tolist(), piece.labels(rows_in[named]), strict=True):
+                labels[row] = each
+    if sequences.picks:
+        for k, number in enumerate(used.tolist()):
+            if number in sequences.picks:
+                pick = sequences.picks[number][0]
+                of_it = np.flatnonzero(timeline_of == k)
+                values[of_it, : len(pick)] = values[of_it[:, None], pick]
     named_all = [each for each in labels if each is not None]
-    dropped = int(np.array([sequences[i].dropped for i in used])[timeline_of].sum())
-    return Joined(named_all, values, [sequences[i].timeline for i in used], timeline_of, dropped)
+    dropped = int(sequences.dropped[used][timeline_of].sum())
+    return Joined(named_all, values, sequences.timelines(used), timeline_of, dropped)
 
 
-def _copy(
-    out: NDArray[np.float64],
+def put_rows(
+    out: NDArray,  # type: ignore[type-arg]
     rows: NDArray[np.intp],
-    block: NDArray[np.float64],
+    source: NDArray,  # type: ignore[type-arg]
+    which: NDArray[np.intp],
     offset: NDArray[np.intp],
     taken: NDArray[np.intp],
 ) -> None:
-    """Copy `block[i, :taken[i]]` to `out[rows[i], offset[i]:]`, one assignment per distinct (offset, taken)."""
+    """Copy `source[which[i], :taken[i]]` to `out[rows[i], offset[i]:]` for all i."""
     if len(rows) == 1:
         off, size = int(offset[0]), int(taken[0])
-        out[rows[0], off : off + size] = block[0, :size]
+        out[rows[0], off : off + size] = source[which[0], :size]
         return
     key = offset * (int(taken.max()) + 1) + taken
-    if (key == key[0]).all():
+    same = key == key[0]
+    if not same.all():
+        # Most rows are alike, but the first may be an odd one.
+        keys, where, counts = np.unique(key, return_index=True, return_counts=True)
+        common = int(counts.argmax())
+        same = key == keys[common]
+        first = int(where[common])
+        _put_ragged(out, rows[~same], source, which[~same], offset[~same], taken[~same])
+        rows, which, off, size = rows[same], which[same], int(offset[first]), int(taken[first])
+    else:
         off, size = int(offset[0]), int(taken[0])
-        low, high = int(rows[0]), int(rows[-1]) + 1
-        if high - low == len(rows) and (np.diff(rows) == 1).all():
-            out[low:high, off : off + size] = block[:, :size]
-        else:
-            out[rows, off : off + size] = block[:, :size]
-        return
-    order = np.argsort(key, kind="stable")
-    bounds = np.flatnonzero(np.diff(key[order], prepend=key[order[0]] - 1))
-    for begin, end in zip(bounds.tolist(), [*bounds[1:].tolist(), len(order)], strict=True):
-        mine = order[begin:end]
-        off, size = int(offset[mine[0]]), int(taken[mine[0]])
-        out[rows[mine], off : off + size] = block[mine, :size]
+    low, high = int(rows[0]), int(rows[-1]) + 1
+    onto = slice(low, high) if high - low == len(rows) and (np.diff(rows) == 1).all() else rows
+    low, high = int(which[0]), int(which[-1]) + 1
+    if high - low == len(which) and (np.diff(which) == 1).all():
+        out[onto, off : off + size] = source[low:high, :size]
+    else:
+        out[onto, off : off + size] = source[which, :size]
+
+
+def _put_ragged(
+    out: NDArray,  # type: ignore[type-arg]
+    rows: NDArray[np.intp],
+    source: NDArray,  # type: ignore[type-arg]
+    which: NDArray[np.intp],
+    offset: NDArray[np.intp],
+    taken: NDArray[np.intp],
+) -> None:
+    """As `put_rows`, where rows differ in offset and length: cell by cell, in two array calls."""
+    total = int(taken.sum())
+    inside = np.arange(total) - np.repeat(np.cumsum(taken) - taken, taken)
+    out[np.repeat(rows, taken), np.repeat(offset, taken) + inside] = source[np.repeat(which, taken), inside]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from common.errors import FormatError
 from common.frames.varint import Reader
 from common.tsdb.ints import get_ints, put_ints
+from common.tsdb.querier import FAR, Timelines
 
 Times = tuple[NDArray[np.int64], NDArray[np.bool_] | None]
 """Timestamps and, unless there is none, which of them are staleness markers."""
@@ -30,25 +31,30 @@ def encode_timelines(lines: Sequence[Times]) -> bytes:
     return bytes(out)
 
 
-def decode_timelines(body: bytes) -> list[Times]:
+def decode_timelines(body: bytes) -> Timelines:
     """The inverse; FormatError for anything else."""
     reader = Reader(body)
     lengths, firsts, steps, marks = (get_ints(reader) for _ in range(4))
     reader.end()
     if len(firsts) != len(lengths) or (lengths < 1).any() or len(steps) != int((lengths - 1).sum()):
         raise FormatError("timelines of a block don't add up")
-    if len(marks) and not 0 <= marks.min() <= marks.max() < lengths.sum():
+    total = int(lengths.sum())
+    if len(marks) and not 0 <= marks.min() <= marks.max() < total:
         raise FormatError("staleness marks outside of their timelines")
-    stale = np.zeros(int(lengths.sum()), np.bool_)
+    starts = np.cumsum(lengths) - lengths
+    flat = np.zeros(total, np.int64)
+    later = np.ones(total, np.bool_)
+    later[starts] = False
+    flat[later] = steps
+    np.cumsum(flat, out=flat)
+    flat += np.repeat(firsts - flat[starts], lengths)
+    stale = np.zeros(total, np.bool_)
     stale[marks] = True
-    out: list[Times] = []
-    at = 0
-    for k, (length, first) in enumerate(zip(lengths.tolist(), firsts.tolist(), strict=True)):
-        times = np.empty(length, np.int64)
-        times[0] = first
-        np.cumsum(steps[at - k : at - k + length - 1], out=times[1:])
-        times[1:] += first
-        mine = stale[at : at + length]
-        out.append((times, mine if mine.any() else None))
-        at += length
-    return out
+    width = int(lengths.max(initial=0))
+    if total == len(lengths) * width:
+        times, flags = flat.reshape(len(lengths), width), stale.reshape(len(lengths), width)
+    else:
+        inside = np.arange(width) < lengths[:, None]
+        times, flags = np.full(inside.shape, FAR, np.int64), np.zeros(inside.shape, np.bool_)
+        times[inside], flags[inside] = flat, stale
+    return Timelines(times, lengths.astype(np.intp), flags if len(marks) else None)
