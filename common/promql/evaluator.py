@@ -196,10 +196,14 @@ class Evaluator:
                 if part is not None:
                     yield part
                 continue
+            if not node.smoothed:
+                for part in selectors.instants(batch, at, lookback, steps.times):
+                    self.budget.check()
+                    yield part
+                continue
             for rows in selectors.uniform(batch, steps.count):
                 self.budget.check()
-                value = selectors.smoothed if node.smoothed else selectors.instant
-                part = value(rows, at, lookback, steps.times)
+                part = selectors.smoothed(rows, at, lookback, steps.times)
                 if part is not None:
                     yield part
         for series in mixed.values():

@@ -7,12 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.labels import Labels
-from common.promql import windows
+from common.promql import stacks, windows
 from common.promql.matrix import Bools, Cells, Floats, Matrix, Times
-from common.tsdb.querier import RowBatch
-
-BLOCK_CELLS = 1 << 19
-"""Rows are worked on in blocks of about this many cells: large enough for numpy, small enough for the cache."""
+from common.tsdb.querier import RowBatch, Timelines
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +58,7 @@ def uniform(batch: RowBatch, steps: int) -> Iterator[Rows]:
         length = len(line.timestamps)
         if begin == end or not length:
             continue
-        size = max(1, BLOCK_CELLS // max(length, steps))
+        size = max(1, stacks.BLOCK_CELLS // max(length, steps))
         for at in range(begin, end, size):
             stop = min(at + size, end)
             where: slice | NDArray[np.intp] = slice(at, stop)
@@ -78,41 +75,55 @@ def uniform(batch: RowBatch, steps: int) -> Iterator[Rows]:
 
 
 def by_length(batch: RowBatch) -> Iterator[Rows]:
-    """Rows by their number of samples, each with times of its own [S, T]; staleness markers keep rows apart.
+    """Rows by their number of samples, each with times of its own [S, T]. Markers and start timestamps: see `uniform`.
 
-    For a single window that holds every sample of the batch.
+    For a single window that holds every sample of the batch, which has neither.
     """
-    plain: dict[int, list[int]] = {}
-    odd: list[int] = []
-    for number, line in enumerate(batch.timelines):
-        if batch.starts is not None or (line.stale is not None and line.stale.any()):
-            odd.append(number)
-        elif len(line.timestamps):
-            plain.setdefault(len(line.timestamps), []).append(number)
-    for length, numbers in plain.items():
-        if len(numbers) == 1 and len(batch.timelines) == 1:
-            yield Rows(batch.labels, batch.values[:, :length], batch.timelines[0].timestamps)
+    lines = Timelines.of(batch.timelines)
+    lengths = lines.lengths[batch.timeline_of]
+    for length in np.unique(lengths).tolist():
+        rows = np.flatnonzero(lengths == length)
+        if not length:
             continue
-        place = np.full(len(batch.timelines), -1, dtype=np.intp)
-        place[numbers] = np.arange(len(numbers))
-        of = place[batch.timeline_of]
-        rows = np.flatnonzero(of >= 0)
-        times = np.stack([batch.timelines[number].timestamps for number in numbers])[of[rows]]
-        whole = len(rows) == len(batch.labels)
-        labels = batch.labels if whole else [batch.labels[row] for row in rows.tolist()]
-        yield Rows(labels, batch.values[:, :length] if whole else batch.values[rows, :length], times)
-    if odd:
-        keep = np.isin(batch.timeline_of, odd)
-        rows = np.flatnonzero(keep)
-        part = RowBatch(
-            [batch.labels[row] for row in rows.tolist()],
-            batch.values[rows],
-            batch.timelines,
-            batch.timeline_of[rows],
-            batch.kind,
-            None if batch.starts is None else batch.starts[rows],
-        )
-        yield from uniform(part, 1)
+        if len(rows) == len(lengths):
+            values, labels = batch.values[:, :length], batch.labels
+        else:
+            values, labels = batch.values[rows, :length], [batch.labels[row] for row in rows.tolist()]
+        of = batch.timeline_of[rows]
+        alone = len(lines) == 1
+        yield Rows(labels, values, lines.times[0, :length] if alone else lines.times[of, :length])
+
+
+def instants(batch: RowBatch, at: Times, lookback: int, timestamps: Times) -> Iterator[Matrix]:
+    """Each row's value at the instants `at` [K], as steps `timestamps`, in blocks of those rows that have any."""
+    lines = Timelines.of(batch.timelines)
+    found, pattern_of = stacks.patterns(lines, at - lookback, at)
+    there_of = _present(lines, found, pattern_of)
+    for stack in stacks.stacks(batch, pattern_of, len(at)):
+
+        def value(values: Floats, line_of: NDArray[np.intp], pattern: int) -> Floats:
+            return windows.take(values, np.maximum(found[pattern].hi - 1, 0))
+
+        there = there_of[stack.line_of]
+        kept = there.any(axis=1)
+        if not kept.any():
+            continue
+        values = stack.fill(len(at), value)
+        if kept.all():
+            yield Matrix(stack.labels, values, there, timestamps)
+        else:
+            rows = np.flatnonzero(kept)
+            yield Matrix([stack.labels[row] for row in rows.tolist()], values[rows], there[rows], timestamps)
+
+
+def _present(lines: Timelines, found: Sequence[stacks.Pattern], pattern_of: NDArray[np.intp]) -> Bools:
+    """Where the newest sample of each window is there and no marker: bool [L, K]."""
+    there = np.stack([pattern.hi > pattern.lo for pattern in found])[pattern_of]
+    if lines.stale is not None:
+        for line in np.flatnonzero(lines.stale.any(axis=1)).tolist():
+            newest = np.maximum(found[pattern_of[line]].hi - 1, 0)
+            there[line] &= ~lines.stale[line, newest]
+    return there
 
 
 def positions(rows: Rows, at: Times, lookback: int) -> tuple[NDArray[np.intp], Bools]:
@@ -145,12 +156,11 @@ def newest(batch: RowBatch, timestamps: Times) -> Matrix | None:
 
     For one instant: the batch holds what lies between it and its lookback.
     """
-    lines = batch.timelines
-    length = np.array([len(line.timestamps) for line in lines], dtype=np.intp)
+    lines = Timelines.of(batch.timelines)
+    length = lines.lengths
     there = length > 0
-    for number, line in enumerate(lines):
-        if line.stale is not None and length[number] and line.stale[-1]:
-            there[number] = False
+    if lines.stale is not None:
+        there &= ~lines.stale[np.arange(len(length)), np.maximum(length - 1, 0)]
     if not there.any():
         return None
     of = batch.timeline_of

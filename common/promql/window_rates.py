@@ -31,19 +31,28 @@ def resets(values: Floats, lo: Index, hi: Index, forced: Bools | None = None) ->
     return window_events(events, lo, hi)
 
 
-def reset_corrections(values: Floats, lo: Index, hi: Index, forced: Bools | None = None) -> Floats | None:
-    """Sum of the values before each counter reset inside each window; None if no row has a reset."""
+def add_before_resets(result: Floats, values: Floats, lo: Index, hi: Index, forced: Bools | None = None) -> None:
+    """Add to each window of `result` [S, K] the values before the counter resets inside it, the earliest first."""
     if values.shape[1] < 2:
-        return None
+        return
     events = values[:, 1:] < values[:, :-1]
     if forced is not None:
         events = events | forced
     rows = np.flatnonzero(events.any(axis=1))
     if not len(rows):
-        return None
-    out = np.zeros((len(values), len(lo)))
-    out[rows] = sums(np.where(events[rows], values[rows, :-1], 0.0), lo, np.maximum(hi - 1, lo))
-    return out
+        return
+    which, at = np.nonzero(events[rows])
+    # The reset between samples i and i+1 is in the windows with lo <= i and i + 1 < hi; bounds ascend.
+    first = np.searchsorted(hi, at + 1, side="right")
+    count = np.maximum(np.searchsorted(lo, at, side="right") - first, 0)
+    total = int(count.sum())
+    if total > len(rows) * len(lo):
+        # More work than taking all windows of these rows: many falls, as of a gauge.
+        result[rows] += sums(np.where(events[rows], values[rows, :-1], 0.0), lo, np.maximum(hi - 1, lo))
+        return
+    column = np.arange(total) - np.repeat(np.cumsum(count) - count - first, count)
+    row = rows[which]
+    np.add.at(result, (np.repeat(row, count), column), np.repeat(values[row, at], count))
 
 
 def extrapolated(
@@ -56,21 +65,24 @@ def extrapolated(
     counter: bool,
     forced: Bools | None = None,
     per: float = 1.0,
+    line_of: Index | None = None,
 ) -> Floats:
     """Increase over each window, extrapolated to its ends as Prometheus does (at least two samples a window).
 
     `starts` and `ends` are the windows' limits, ms. `counter` corrects for resets and never extrapolates below zero.
     `per` divides: the window's seconds for a rate. It divides the factor, not the result, to round as Prometheus does.
+    With `line_of` [S], `times` [L, T] are those of lines, and row s has the times of line `line_of[s]`.
     """
     n = hi - lo
     last_at = np.maximum(hi - 1, 0)
+    if line_of is not None:
+        used, line_of = np.unique(line_of, return_inverse=True)
+        times = times[used] if len(used) < len(times) else times
     first_time, last_time = at_times(times, lo), at_times(times, last_at)
     head = take(values, lo)
     result = take(values, last_at) - head
     if counter:
-        lost = reset_corrections(values, lo, hi, forced)
-        if lost is not None:
-            result += lost
+        add_before_resets(result, values, lo, hi, forced)
     sampled = (last_time - first_time) / 1000.0
     mean_gap = sampled / np.maximum(n - 1, 1)
     threshold = mean_gap * 1.1
@@ -79,26 +91,39 @@ def extrapolated(
     to_start = np.where(to_start >= threshold, mean_gap / 2, to_start)
     to_end = np.where(to_end >= threshold, mean_gap / 2, to_end)
     sampled = np.where(sampled > 0, sampled, 1.0)
+    factor = (sampled + to_start + to_end) / sampled / per
     if not counter:
-        result *= (sampled + to_start + to_end) / sampled / per
+        _scale(result, factor, line_of)
         return result
     # A counter cannot have been below zero: where the line through the window meets zero before the
-    # extrapolated start, the series is taken to begin there.
-    near_zero = (head * sampled < result * to_start) & (head >= 0) & (result > 0)
-    rows, cols = np.nonzero(near_zero)
+    # extrapolated start, the series is taken to begin there. Few rows can: only those that are ever so low.
+    low = np.flatnonzero(~(head.min(axis=1) * sampled.min() >= result.max(axis=1) * to_start.max()))
+    rows, cols = np.empty(0, np.intp), np.empty(0, np.intp)
+    if len(low):
+        of = slice(None) if sampled.ndim == 1 else low if line_of is None else line_of[low]
+        rise, base = result[low], head[low]
+        near_zero = (base * sampled[of] < rise * to_start[of]) & (base >= 0) & (rise > 0)
+        rows, cols = np.nonzero(near_zero)
     exact = None
     if len(rows):
-        rise, base = result[rows, cols], head[rows, cols]
-        if times.ndim > 1:
-            span, begin, end = sampled[rows, cols], to_start[rows, cols], to_end[rows, cols]
-        else:
-            span, begin, end = sampled[cols], to_start[cols], to_end[cols]
+        rise, base = rise[rows, cols], base[rows, cols]
+        rows = low[rows]
+        at = (cols,) if sampled.ndim == 1 else (rows if line_of is None else line_of[rows], cols)
+        span, begin, end = sampled[at], to_start[at], to_end[at]
         to_zero = span * (base / rise)
         exact = rise * ((span + np.minimum(to_zero, begin) + end) / span / per)
-    result *= (sampled + to_start + to_end) / sampled / per
+    _scale(result, factor, line_of)
     if exact is not None:
         result[rows, cols] = exact
     return result
+
+
+def _scale(result: Floats, factor: Floats, line_of: Index | None) -> None:
+    """Multiply in place by factors of windows [K], of rows and windows [S, K], or of lines and windows [L, K]."""
+    if line_of is None or len(factor) == 1:
+        result *= factor
+    else:
+        result *= factor[line_of]
 
 
 def start_resets(since: Times, times: Times) -> Bools:
@@ -135,12 +160,10 @@ def from_start_timestamps(
     if not len(rows):
         return
     first, last_at = lo[cols], hi[cols] - 1
-    corrections = reset_corrections(values, lo, hi, start_resets(since, times))
+    corrections = np.zeros((len(values), len(lo)))
+    add_before_resets(corrections, values, lo, hi, start_resets(since, times))
     head = values[rows, first]
-    rise = values[rows, last_at] - head
-    if corrections is not None:
-        rise = rise + corrections[rows, cols]
-    rise = rise + head
+    rise = values[rows, last_at] - head + corrections[rows, cols] + head
     gaps = last_at - first
     mean_gap = np.where(gaps > 0, (times[last_at] - times[first]) / 1000.0 / np.maximum(gaps, 1), 0.0)
     to_end = (ends[cols] - times[last_at]) / 1000.0

@@ -452,20 +452,20 @@ class Block:
         if not len(places):
             return
         numbers, line_of = np.unique(self._line_of[places], return_inverse=True)
-        lines, skips = self._cut(numbers, start, end)
-        alive = lines.lengths > 0
+        cut, skips = self._cut(numbers.astype(np.intp), start, end)
+        alive = cut.lengths > 0
         if not alive.all():
             kept = alive[line_of]
             places = places[kept]
             if not len(places):
                 return
             line_of = (np.cumsum(alive) - 1)[line_of[kept]]
-            lines, skips = lines.only(np.flatnonzero(alive)), skips[alive]
+            cut, skips = cut.only(np.flatnonzero(alive)), skips[alive]
         groups = self._group_of[places]
         chosen = self._series[places].astype(np.intp)
         prints, members, skip = self._prints[chosen], places - self._start[groups], skips[line_of]
         begins = np.flatnonzero(np.diff(groups, prepend=-1))
-        widths = np.maximum.reduceat(lines.lengths[line_of], begins)
+        widths = np.maximum.reduceat(cut.lengths[line_of], begins)
         ragged = np.maximum.reduceat(skip, begins) != np.minimum.reduceat(skip, begins)
         of_group = zip(
             begins.tolist(),
@@ -479,7 +479,7 @@ class Block:
         for begin, stop, offset, length, width, uneven in of_group:
             skipped = skip[begin:stop] if uneven else int(skip[begin])
             reader = _GroupValues(self, offset, length, members[begin:stop], skipped, width, pool)
-            yield chosen[begin:stop], Piece(prints[begin:stop], lines, line_of[begin:stop], reader.read, _positions)
+            yield chosen[begin:stop], Piece(prints[begin:stop], cut, line_of[begin:stop], reader.read, _positions)
 
     def verify(self) -> None:
         """Read every part; FormatError at the first that is damaged."""

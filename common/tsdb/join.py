@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.labels import Labels
-from common.tsdb.querier import FAR, Budget, RowBatch, Timelines
+from common.tsdb.querier import FAR, Budget, RowBatch, Timeline, Timelines
 
 L = TypeVar("L")
 
@@ -63,7 +63,7 @@ class Lines(Sequence[Line]):
             arrival = line.arrival if isinstance(line.arrival, int) else line.arrival[None]
             stale = None if line.stale is None else line.stale[None]
             return cls(line.timestamps[None], np.array([len(line.timestamps)], np.intp), stale, arrival)
-        found = Timelines.of(lines)
+        found = Timelines.of([Timeline(line.timestamps, line.stale) for line in lines])
         first = lines[0].arrival if lines else 0
         if isinstance(first, int) and all(isinstance(each.arrival, int) and each.arrival == first for each in lines):
             return cls(found.times, found.lengths, found.stale, first)
@@ -136,7 +136,7 @@ class Lines(Sequence[Line]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece(Generic[L]):
-    """Rows of one origin: `prints` uint64 [R] identify label sets, `line_of` intp [R] indexes `lines`, none of them empty.
+    """Rows of one origin: `prints` uint64 [R] identify label sets, `line_of` intp [R] indexes `lines` (none empty).
 
     `values(rows)` is float64 [len(rows), at least the longest line], left-aligned; `labels(rows)` names the rows: their
     label sets, or whatever else the caller of `join_rows` wants to get back.

@@ -42,7 +42,7 @@ FAR: Final = 1 << 62
 class Timelines(Sequence[Timeline]):
     """Timelines side by side: line l has the timestamps `times[l, :lengths[l]]`, behind them stands FAR.
 
-    `times` int64 [L, W], `lengths` intp [L], `stale` bool [L, W] (False behind the end) or None for no marker at all.
+    `times` int64 [L, W], W >= 1, `lengths` intp [L], `stale` bool [L, W] (False behind the end) or None for no marker.
     """
 
     __slots__ = ("lengths", "stale", "times")
@@ -60,7 +60,7 @@ class Timelines(Sequence[Timeline]):
         if isinstance(lines, Timelines):
             return lines
         lengths = np.array([len(line.timestamps) for line in lines], np.intp)
-        times = np.full((len(lines), int(lengths.max(initial=0))), FAR, np.int64)
+        times = np.full((len(lines), int(lengths.max(initial=1))), FAR, np.int64)
         stale = np.zeros(times.shape, np.bool_) if any(line.stale is not None for line in lines) else None
         for number, line in enumerate(lines):
             times[number, : lengths[number]] = line.timestamps
@@ -79,7 +79,9 @@ class Timelines(Sequence[Timeline]):
 
     def __getitem__(self, number: int | slice) -> "Timeline | Timelines":
         if isinstance(number, slice):
-            return Timelines(self.times[number], self.lengths[number], None if self.stale is None else self.stale[number])
+            return Timelines(
+                self.times[number], self.lengths[number], None if self.stale is None else self.stale[number]
+            )
         length = int(self.lengths[number])
         stale = None if self.stale is None else self.stale[number, :length]
         return Timeline(self.times[number, :length], stale if stale is not None and stale.any() else None)
@@ -90,7 +92,8 @@ class RowBatch:
     """Rows of samples: row s has its samples at `values[s, :T]`, T the length of its timeline.
 
     `values` is float64 [S, max T], left-aligned; what lies behind a row's T is padding and means nothing.
-    A NaN in `values` is a real NaN sample. `timeline_of` is intp [S], an index into `timelines`.
+    A NaN in `values` is a real NaN sample. `timeline_of` is intp [S], an index into `timelines`. The array `values`
+    is the reader's: it may change it.
 
     Of kind HISTOGRAM the samples are `histograms[s, :T]` (object [S, max T] of common.histogram.FloatHistogram) and
     `values` means nothing; batches of this kind come before those of floats.

@@ -130,9 +130,7 @@ class Span:
             return out
         first, last = self.inner()
         some = first <= last
-        lost = window_rates.reset_corrections(values, first, np.where(some, last + 1, first))
-        if lost is not None:
-            out += lost
+        window_rates.add_before_resets(out, values, first, last + 1)
         head = windows.take(values, first)
         out += np.where(some & (head < left), left, 0.0)
         tail = np.where(some, windows.take(values, last), left)

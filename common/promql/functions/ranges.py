@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from common.errors import QueryError
 from common.labels import Labels
-from common.promql import selectors, window_ranks, window_rates, window_sums, windows
+from common.promql import selectors, stacks, window_ranks, window_rates, window_sums, windows
 from common.promql.ast import Call, MatrixSelector, Subquery
 from common.promql.functions import extended, mixed_ranges
 from common.promql.gotext import quote, short_float
 from common.promql.matrix import Bools, Floats, Matrix, Times
 from common.promql.mixed import MixedSeries, Samples, from_matrix, split
 from common.promql.preprocess import unwrap
-from common.tsdb.querier import SelectHints
+from common.tsdb.querier import RowBatch, SelectHints, Timelines
 
 if TYPE_CHECKING:
     from common.promql.evaluator import Evaluator, Steps
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 class Window:
     """What a kernel sees: rows [S, T], bounds and limits of windows [K], scalar arguments [K].
 
-    The rows share `times` [T], or have times [S, T] of their own.
+    The rows share `table` [T], or have times [S, T] of their own, or row s has the times `table[line_of[s]]` [L, T].
     """
 
     values: Floats
-    times: Times
+    table: Times
     lo: NDArray[np.intp]
     hi: NDArray[np.intp]
     starts: Times
@@ -38,6 +38,12 @@ class Window:
     steps: Times
     args: tuple[Floats, ...]
     since: Times | None = None
+    line_of: NDArray[np.intp] | None = None
+
+    @property
+    def times(self) -> Times:
+        """Timestamps [T] that all rows share, or of each [S, T]."""
+        return self.table if self.line_of is None else self.table[self.line_of, : self.values.shape[1]]
 
     @property
     def forced(self) -> Bools | None:
@@ -68,14 +74,14 @@ def _rate(w: Window) -> Floats:
 
 
 def _increase(w: Window, per: float = 1.0) -> Floats:
-    out = window_rates.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, True, w.forced, per)
+    out = window_rates.extrapolated(w.values, w.table, w.lo, w.hi, w.starts, w.ends, True, w.forced, per, w.line_of)
     if w.since is not None:
         window_rates.from_start_timestamps(out, w.values, w.since, w.times, w.lo, w.hi, w.starts, w.ends, per)
     return out
 
 
 def _delta(w: Window) -> Floats:
-    return window_rates.extrapolated(w.values, w.times, w.lo, w.hi, w.starts, w.ends, False)
+    return window_rates.extrapolated(w.values, w.table, w.lo, w.hi, w.starts, w.ends, False, line_of=w.line_of)
 
 
 def _irate(w: Window) -> Floats:
@@ -172,19 +178,8 @@ def _apply(
     steps: "Steps",
 ) -> Iterator[Matrix]:
     mixed: dict[Labels, MixedSeries] = {}
-    if isinstance(source, Subquery):
-        ends = ev.reference_times(source.offset, source.timestamp, steps)
-        rows_of = subquery_rows(ev, source, steps, ends, mixed)
-    else:
-        selector = source.selector
-        ends = ev.reference_times(selector.offset, selector.timestamp, steps)
-        hints = SelectHints(step=steps.step, range=source.range, func=node.func)
-        batches = split(ev.select(selector, int(ends.min()) - source.range + 1, int(ends.max()), hints), mixed)
-        if ends[0] == ends[-1]:
-            # One window: it holds exactly what was selected.
-            rows_of = (rows for batch in batches for rows in selectors.by_length(batch))
-        else:
-            rows_of = (rows for batch in batches for rows in selectors.uniform(batch, steps.count))
+    start = source.selector if isinstance(source, MatrixSelector) else source
+    ends = ev.reference_times(start.offset, start.timestamp, steps)
     starts = ends - source.range
     position = unwrap(node.args[0]).span.start
 
@@ -193,28 +188,43 @@ def _apply(
             window = Window(rows.values, rows.times, lo, hi, starts, ends, steps.times, args, rows.starts)
             return function.kernel(window)
 
-    for raw in rows_of:
-        ev.budget.check()
-        rows = raw.without_stale()
-        size = rows.times.shape[-1]
-        if not size:
-            continue
-        if rows.times.ndim > 1:
-            lo, hi = np.zeros(steps.count, dtype=np.intp), np.full(steps.count, size, dtype=np.intp)
-        else:
-            lo, hi = windows.bounds(rows.times, starts, ends)
-        enough = hi - lo >= function.least
-        born = None
-        if rows.starts is not None and function.counter:
-            born = window_rates.born_inside(rows.starts, rows.times, lo, hi, starts)
-            _check_overlap(ev, node, rows, lo, hi)
-        if not enough.any() and (born is None or not born.any()):
-            continue
-        values = kernel(rows, lo, hi)
-        there = np.broadcast_to(enough, values.shape) if born is None else enough | born
-        yield Matrix(rows.labels, values, there, steps.times, drop_name=rows.drop_name)
-        if node.func == "quantile_over_time":
-            _check_quantile(ev, node, args[0][enough])
+    def apart(rows_of: Iterator[selectors.Rows]) -> Iterator[Matrix]:
+        for raw in rows_of:
+            ev.budget.check()
+            rows = raw.without_stale()
+            size = rows.times.shape[-1]
+            if not size:
+                continue
+            if rows.times.ndim > 1:
+                lo, hi = np.zeros(steps.count, dtype=np.intp), np.full(steps.count, size, dtype=np.intp)
+            else:
+                lo, hi = windows.bounds(rows.times, starts, ends)
+            enough = hi - lo >= function.least
+            born = None
+            if rows.starts is not None and function.counter:
+                born = window_rates.born_inside(rows.starts, rows.times, lo, hi, starts)
+                _check_overlap(ev, node, rows, lo, hi)
+            if not enough.any() and (born is None or not born.any()):
+                continue
+            values = kernel(rows, lo, hi)
+            there = np.broadcast_to(enough, values.shape) if born is None else enough | born
+            yield Matrix(rows.labels, values, there, steps.times, drop_name=rows.drop_name)
+            if node.func == "quantile_over_time":
+                _check_quantile(ev, node, args[0][enough])
+
+    if isinstance(source, Subquery):
+        yield from apart(subquery_rows(ev, source, steps, ends, mixed))
+    else:
+        hints = SelectHints(step=steps.step, range=source.range, func=node.func)
+        found = ev.select(source.selector, int(ends.min()) - source.range + 1, int(ends.max()), hints)
+        for batch in split(found, mixed):
+            if batch.starts is not None:
+                yield from apart(selectors.uniform(batch, steps.count))
+            elif ends[0] == ends[-1]:
+                # One window: it holds exactly what was selected.
+                yield from apart(selectors.by_length(stacks.real(batch)))
+            else:
+                yield from _together(ev, node, function, stacks.real(batch), starts, ends, steps, args)
 
     for series in mixed.values():
         ev.budget.check()
@@ -226,6 +236,49 @@ def _apply(
         part = mixed_ranges.evaluate(ev, node.func, position, series, starts, ends, steps.times, of_floats)
         if part is not None:
             yield part
+
+
+def _together(
+    ev: "Evaluator",
+    node: Call,
+    function: RangeFunction,
+    batch: RowBatch,
+    starts: Times,
+    ends: Times,
+    steps: "Steps",
+    args: tuple[Floats, ...],
+) -> Iterator[Matrix]:
+    """The function of rows without markers and start timestamps, of many timelines at once."""
+    lines = Timelines.of(batch.timelines)
+    found, pattern_of = stacks.patterns(lines, starts, ends)
+    enough: Bools = np.array([pattern.hi - pattern.lo >= function.least for pattern in found], np.bool_)
+    some = np.flatnonzero(enough.any(axis=1))
+
+    def kernel(values: Floats, line_of: NDArray[np.intp], pattern: int) -> Floats:
+        lo, hi = found[pattern].lo, found[pattern].hi
+        with np.errstate(all="ignore"):
+            return function.kernel(
+                Window(values, lines.times, lo, hi, starts, ends, steps.times, args, line_of=line_of)
+            )
+
+    for stack in stacks.stacks(batch, pattern_of, steps.count):
+        ev.budget.check()
+        kept = np.isin(stack.pattern_of, some)
+        if not kept.any():
+            continue
+        values = stack.fill(steps.count, kernel)
+        if node.func == "quantile_over_time":
+            _check_quantile(ev, node, args[0][enough[np.unique(stack.pattern_of)].any(axis=0)])
+        first = int(stack.pattern_of[0])
+        if (stack.pattern_of == first).all():
+            there = np.broadcast_to(enough[first], values.shape)
+        else:
+            there = enough[stack.pattern_of]
+        if kept.all():
+            yield Matrix(stack.labels, values, there, steps.times)
+        else:
+            rows = np.flatnonzero(kept)
+            yield Matrix([stack.labels[row] for row in rows.tolist()], values[rows], there[rows], steps.times)
 
 
 def _named(ev: "Evaluator", node: Call, function: RangeFunction, parts: Iterator[Matrix]) -> Iterator[Matrix]:
