@@ -16,7 +16,7 @@ from common.histogram import ResetHint
 from common.labels import Labels
 from common.tsdb.join import MAX_CELLS, Joined, L, Piece, join_rows
 from common.tsdb.native import Stored, decode
-from common.tsdb.querier import Budget, RowBatch, Timeline, ValueKind
+from common.tsdb.querier import Budget, RowBatch, Timeline, Timelines, ValueKind
 
 MAX_HISTOGRAMS: Final = 1 << 16
 """Histograms that are joined at once, unless one row alone has more."""
@@ -89,7 +89,7 @@ class JoinedHistograms(Generic[L]):
 
     labels: list[L]
     cells: NDArray[np.object_]
-    timelines: list[Timeline]
+    timelines: Sequence[Timeline]
     timeline_of: NDArray[np.intp]
     dropped: int
 
@@ -164,7 +164,7 @@ def _parted(joined: Joined[L], row: int, pool: Pool) -> tuple[_Part[L] | None, J
     where = np.flatnonzero(~native)
     if len(where):
         values = np.array([items[at] for at in where.tolist()], np.float64)[None]
-        floats = Joined([joined.labels[row]], values, [_line(times, stale, where)], _FIRST, 0)
+        floats = Joined([joined.labels[row]], values, Timelines.of([_line(times, stale, where)]), _FIRST, 0)
     return histograms, floats
 
 
