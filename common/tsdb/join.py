@@ -421,7 +421,7 @@ def put_rows(
         off, size = int(offset[0]), int(taken[0])
         out[rows[0], off : off + size] = source[which[0], :size]
         return
-    key = offset * (int(taken.max()) + 1) + taken
+    key = offset.astype(np.int64) * (int(taken.max()) + 1) + taken
     same = key == key[0]
     if not same.all():
         # Most rows are alike, but the first may be an odd one.
