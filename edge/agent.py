@@ -12,6 +12,7 @@ from aiohttp import web
 from common.clock import Clock
 from common.errors import BrambleError
 from common.logs import EventLog
+from common.serve import HEAD_SECONDS, Connections, ServeLimits
 from common.supervisor import Job, Service, Supervisor, sd_notify
 from edge.api import (
     KEEPALIVE_SECONDS,
@@ -43,21 +44,13 @@ class StopError(BrambleError):
     """The agent did not stop within its deadline; what was committed before is safe."""
 
 
-class _Refuse(asyncio.Protocol):
-    """Takes a connection only to drop it."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
-
-
 @asynccontextmanager
-async def serve(app: web.Application, sock: socket.socket) -> AsyncIterator[None]:
-    """Serve `app` on a listening socket, at most MAX_CONNECTIONS at a time; at the end requests get a moment."""
+async def serve(api: EdgeApi, sock: socket.socket, connections: Connections) -> AsyncIterator[Service]:
+    """The service that takes connections to `api` from a listening socket; at the end requests get a moment."""
     runner = web.AppRunner(
-        app,
+        api.app,
         access_log=None,
-        keepalive_timeout=KEEPALIVE_SECONDS,
+        keepalive_timeout=2 * KEEPALIVE_SECONDS,
         max_line_size=MAX_LINE_BYTES,
         max_field_size=MAX_FIELD_BYTES,
         lingering_time=1.0,
@@ -66,16 +59,8 @@ async def serve(app: web.Application, sock: socket.socket) -> AsyncIterator[None
     await runner.setup()
     http = runner.server
     assert http is not None
-
-    def accept() -> asyncio.Protocol:
-        return http() if len(http.connections) < MAX_CONNECTIONS else _Refuse()
-
     try:
-        server = await asyncio.get_running_loop().create_server(accept, sock=sock)
-        try:
-            yield
-        finally:
-            server.close()
+        yield Job("http", lambda: connections.run(sock, http))
     finally:
         await runner.cleanup()
 
@@ -142,10 +127,13 @@ class Agent:
         sampler = Sampler(
             gatherer.collect, log, clock, metrics, executor, config.sample_interval, supervisor.heartbeats, lanes
         )
-        api = EdgeApi(gatherer, log, lambda: sampler.latest, metrics, clock, executor, self._about, config.web)
+        connections = Connections(ServeLimits(HEAD_SECONDS, KEEPALIVE_SECONDS, MAX_CONNECTIONS), clock)
+        api = EdgeApi(
+            gatherer, log, lambda: sampler.latest, metrics, clock, executor, self._about, config.web, connections
+        )
         host, port = self._listener.getsockname()[:2]
-        await stack.enter_async_context(serve(api.app, self._listener))
-        services: list[Service] = [sampler, committer, Job("watchdog", supervisor.watchdog)]
+        http = await stack.enter_async_context(serve(api, self._listener, connections))
+        services: list[Service] = [http, sampler, committer, Job("watchdog", supervisor.watchdog)]
         sysfs = Path(config.paths.sysfs)
         alarm = Undervoltage(sysfs)
         if alarm.available:

@@ -25,6 +25,7 @@ from common.frames.model import MEDIA_TYPE, PRESENT, VERSION, SchemaHash
 from common.frames.ranges import format_have, parse_have
 from common.labels import Matcher, match_all
 from common.logs import EventLog
+from common.serve import Connections, tracked
 from edge.collectors.runner import CollectorResult, Outcome, Runner
 from edge.config import WebConfig
 from edge.log import Log, Order
@@ -148,8 +149,9 @@ class EdgeApi:
         executor: Executor,
         about: About,
         config: WebConfig,
+        connections: Connections,
     ) -> None:
-        """`executor` runs what blocks."""
+        """`executor` runs what blocks; `connections` are those of the server."""
         self._gatherer = gatherer
         self._held = log
         self._latest = latest
@@ -161,8 +163,13 @@ class EdgeApi:
         self._telemetry_path = config.telemetry_path
         self._running = 0
         self._pages: dict[tuple[object, ...], asyncio.Future[bytes]] = {}
+        metrics.counter(
+            "http_connections_cut",
+            "Connections cut that held a place without a whole request.",
+            lambda: connections.cut.total(),
+        )
         metrics.gauge("http_requests_in_flight", "Requests being answered.", lambda: self._running)
-        self.app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY_BYTES)
+        self.app = web.Application(middlewares=[tracked(connections), self._guard], client_max_size=MAX_BODY_BYTES)
         handlers = (self._landing, self._metrics_page, self._federate, self._schema, self._healthy, self._ready)
         for path, handler in zip(ROUTES, handlers, strict=True):
             self.app.router.add_get(config.telemetry_path if path == "/metrics" else path, handler)

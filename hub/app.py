@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from common.clock import Clock
@@ -29,14 +28,15 @@ from common.promql.engine import Engine, EngineOptions
 from common.rules.loader import LoadOptions, load_rule_file
 from common.rules.model import Group
 from common.sample import Millis
+from common.serve import HEAD_SECONDS, Connections, ServeLimits
 from common.supervisor import Job, Service, Supervisor, sd_notify
 from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
 from common.units import format_duration
 from hub.api.app import make_app, make_runner
 from hub.api.runner import RUNNER
-from hub.api.state import ApiState, BuildInfo, HeadInfo, QueryLimits, RuntimeInfo, WebOptions
-from hub.config import BrambleConfig, HubConfig, dump, load_config, rule_paths
+from hub.api.state import BODY_MS, ApiState, BuildInfo, HeadInfo, QueryLimits, RuntimeInfo, WebOptions
+from hub.config import BrambleConfig, HubConfig, dump, load_config, query_log_path, rule_paths
 from hub.discovery.mdns import MdnsBrowser
 from hub.discovery.static import Target, targets
 from hub.fleet import Fleet
@@ -49,8 +49,10 @@ from hub.intake.remote_write import Receiver
 from hub.intake.scrape import ScrapeManager, TargetScraper
 from hub.loop import Pulse
 from hub.memory import sized, total
-from hub.metrics import IntakeMetrics, add_views, make_registry
+from hub.metrics import IntakeMetrics, add_connections, add_views, make_registry
+from hub.notices import RELOAD_FAILED, Notices
 from hub.options import Options
+from hub.query_log import QueryLog
 from hub.rules import Histograms, RowWriter, RuleManager, RuleOptions, evaluator, store_writers
 from hub.views import FleetRows, Targets
 
@@ -98,7 +100,7 @@ def needs_restart(old: HubConfig, new: HubConfig) -> list[str]:
         keys.append("global.external_labels")
     if old.global_.evaluation_interval != new.global_.evaluation_interval:
         keys.append("global.evaluation_interval (as default step of subqueries)")
-    names = (each.name for each in dataclasses.fields(BrambleConfig) if each.name != "agents")
+    names = (each.name for each in dataclasses.fields(BrambleConfig) if each.name not in ("agents", "slow_query"))
     keys += [f"bramble.{name}" for name in names if getattr(old.bramble, name) != getattr(new.bramble, name)]
     return keys
 
@@ -149,6 +151,7 @@ class Hub:
         self._reloaded = True
         """Whether the last attempt to load the configuration succeeded."""
         self._reloading = asyncio.Lock()
+        self._notices = Notices(options.notification_subscribers)
         self._follow: Callable[[Loaded], None] = lambda _: None
         self._socket = bind(*options.listen, "Prometheus or another bramble-hub")
         try:
@@ -166,6 +169,9 @@ class Hub:
             stack.push_async_callback(self._close_store)
             stack.callback(self._socket.close)
             registry = make_registry()
+            self._query_log = QueryLog(self._clock, registry)
+            stack.callback(self._query_log.close)
+            self._query_log.follow(self._query_log_path(self._loaded))
             services = await self._compose(stack, registry)
             await self._supervisor.run(services)
 
@@ -254,9 +260,11 @@ class Hub:
                 lookback_ms=options.lookback_ms,
                 max_samples=options.max_samples,
                 max_concurrency=options.max_concurrency,
+                body_ms=min(BODY_MS, options.read_timeout_ms),
             ),
             web=WebOptions(
                 external_url=self._external_url(),
+                port=self.port,
                 route_prefix=options.prefix,
                 cors_origin=options.cors_origin,
                 page_title=options.page_title,
@@ -266,9 +274,13 @@ class Hub:
             receiver=self._receiver(stack, committing, registry),
             admin=_Admin(store, clock) if options.admin else None,
             lifecycle=self if options.lifecycle else None,
+            query_log=self._query_log,
+            slow_query_ms=lambda: self._loaded.config.bramble.slow_query,
+            notices=self._notices,
         )
-        busy = await self._serve(stack, state)
+        server, busy = await self._serve(stack, state)
         services: list[Service] = [
+            server,
             committer,
             keeper,
             puller,
@@ -287,7 +299,7 @@ class Hub:
     ) -> RuleManager:
         writer_of = store_writers(self._store)
         manager = RuleManager(
-            evaluator(engine, self._store),
+            evaluator(engine, self._store, self._query_log, self._clock),
             self._store,
             lambda key: _TouchingWriter(writer_of(key), committer.touch),
             self._clock,
@@ -312,13 +324,18 @@ class Hub:
         stack.callback(panel.close)
         return panel
 
-    async def _serve(self, stack: AsyncExitStack, state: ApiState) -> Callable[[], bool]:
-        """Answer requests from now on; the result answers whether queries run."""
-        app = make_app(state)
-        runner = make_runner(app)
+    async def _serve(self, stack: AsyncExitStack, state: ApiState) -> tuple[Service, Callable[[], bool]]:
+        """The service that takes connections, which until it runs wait in the kernel, and whether queries run."""
+        idle = self._options.read_timeout_ms / 1000
+        limits = ServeLimits(min(HEAD_SECONDS, idle), idle, self._options.max_connections)
+        connections = Connections(limits, self._clock)
+        add_connections(state.registry, connections)
+        app = make_app(state, connections)
+        runner = make_runner(app, 2 * idle + HEAD_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.SockSite(runner, self._socket).start()
+        http = runner.server
+        assert http is not None
         sd_notify("READY=1")
         _log.info(
             "server is ready to receive web requests",
@@ -328,7 +345,7 @@ class Hub:
             config=self._options.config_file or "built-in defaults",
             data=self._options.data,
         )
-        return lambda: app[RUNNER].active > 0
+        return Job("http", lambda: connections.run(self._socket, http)), lambda: app[RUNNER].active > 0
 
     async def _save_fleet(self, keeper: FleetKeeper) -> None:
         try:
@@ -354,8 +371,10 @@ class Hub:
         async with self._reloading:
             try:
                 loaded = await asyncio.to_thread(load_all, self._options)
-            except ConfigError as err:
+                await asyncio.to_thread(self._query_log.follow, self._query_log_path(loaded))
+            except (ConfigError, StorageError) as err:
                 self._reloaded = False
+                self._notices.add(RELOAD_FAILED, self._clock.now())
                 for line in str(err).splitlines():
                     _log.error("configuration not reloaded, the old one stays", error=line)
                 return str(err)
@@ -363,9 +382,14 @@ class Hub:
                 _log.warn("this change takes effect at the next start", key=key)
             self._loaded = loaded
             self._reloaded, self._loaded_at = True, self._clock.now()
+            self._notices.remove(RELOAD_FAILED)
             self._follow(loaded)
             _log.info("configuration reloaded", config=self._options.config_file or "built-in defaults")
             return ""
+
+    def _query_log_path(self, loaded: Loaded) -> Path | None:
+        file = self._options.config_file
+        return query_log_path(loaded.config, file.parent if file else Path())
 
     def _apply(self, loaded: Loaded, puller: Puller, scrapes: ScrapeManager, rules: RuleManager) -> None:
         puller.set_static(loaded.config.bramble.agents)

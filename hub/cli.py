@@ -95,6 +95,30 @@ def build_parser() -> Parser:
     )
     add("web.external-url", "URL under which users reach the hub.", _url, "URL", "", "none")
     add("web.route-prefix", "Prefix of all paths.", _prefix, "PATH", None, "path of --web.external-url")
+    add(
+        "web.read-timeout",
+        "How long a client may take to send a request, and a connection may be idle.",
+        _positive_duration,
+        "DURATION",
+        default.read_timeout_ms,
+        format_duration(default.read_timeout_ms),
+    )
+    add(
+        "web.max-connections",
+        "Most connections at a time; others wait for one to end.",
+        _positive,
+        "N",
+        default.max_connections,
+        str(default.max_connections),
+    )
+    add(
+        "web.max-notifications-subscribers",
+        "Most clients that follow /api/v1/notifications/live; others get 204.",
+        _positive,
+        "N",
+        default.notification_subscribers,
+        str(default.notification_subscribers),
+    )
     add("web.page-title", "Title of the page.", str, "TEXT", default.page_title, default.page_title)
     add(
         "web.cors.origin",

@@ -77,7 +77,7 @@ class GlobalConfig:
     """Defaults of all scrapes and rules; external labels."""
 
     UNSUPPORTED: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("scrape_protocols", "query_log_file", "scrape_failure_log_file", "rule_query_offset", "keep_dropped_targets",
+        ("scrape_protocols", "scrape_failure_log_file", "rule_query_offset", "keep_dropped_targets",
          "metric_name_validation_scheme", "metric_name_escaping_scheme", "convert_classic_histograms_to_nhcb",
          "extra_scrape_metrics", "runtime"),
         _LATER,
@@ -92,6 +92,10 @@ class GlobalConfig:
     evaluation_interval: Duration = field(default=Duration(60_000), metadata=option("how often to evaluate rules"))
     external_labels: dict[str, str] = field(
         default_factory=dict, metadata=option("labels of this hub, for templates and other systems")
+    )
+    query_log_file: Path | None = field(
+        default=None,
+        metadata=option("file that gets a JSON line for every query; relative to this file, opened anew by a reload"),
     )
     sample_limit: int = field(default=0, metadata=option("most samples a scrape, 0 for no limit"))
     label_limit: int = field(default=0, metadata=option("most labels a sample, 0 for no limit"))
@@ -265,6 +269,9 @@ class BrambleConfig:
     lost_after: Duration = field(
         default=Duration(24 * 3_600_000), metadata=option("unreachable for this long means lost")
     )
+    slow_query: Duration = field(
+        default=Duration(10_000), metadata=option("log queries that take longer as warnings, 0 for none")
+    )
     indicators: tuple[IndicatorConfig, ...] = field(
         default=DEFAULT_INDICATORS, metadata=option("lamps and buzzers on this machine's pins")
     )
@@ -367,6 +374,12 @@ def rule_paths(config: HubConfig, base: Path) -> list[Path]:
             raise ConfigError(f"{full}: rule file not found (rule_files in the configuration names it)")
         found.extend(Path(name) for name in names if Path(name) not in found)
     return found
+
+
+def query_log_path(config: HubConfig, base: Path) -> Path | None:
+    """Where queries are logged, if they are; `base` is the folder of the configuration file."""
+    file = config.global_.query_log_file
+    return None if file is None or not str(file) or file == Path() else base / file
 
 
 _SECRETS = frozenset({"password", "credentials"})

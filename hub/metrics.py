@@ -17,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from common.flags import program_version
+from common.serve import Connections, Cut
 from common.tsdb.options import StoreStats
 from hub.fleet import State
 
@@ -137,6 +138,36 @@ class _Views(Collector):
         )
 
 
+class _Connections(Collector):
+    """Reads what became of HTTP connections; the first two names are those of Prometheus's listener."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    def collect(self) -> Iterable[Metric]:
+        found = self._connections
+        for name, text, value in (
+            ("net_conntrack_listener_conn_accepted", "Connections opened to the listener.", found.accepted),
+            ("net_conntrack_listener_conn_closed", "Connections of it that were closed.", found.accepted - len(found)),
+        ):
+            family = CounterMetricFamily(name, text, labels=["listener_name"])
+            family.add_metric(["http"], value)
+            yield family
+        cut = CounterMetricFamily(
+            "bramble_hub_http_connections_cut",
+            "Connections that the hub cut off, by reason: no whole head of a request in time, idle, place needed.",
+            labels=["reason"],
+        )
+        for reason in Cut:
+            cut.add_metric([reason], found.cut[reason])
+        yield cut
+
+
+def add_connections(registry: CollectorRegistry, connections: Connections) -> None:
+    """Have `registry` tell of these each time it is scraped."""
+    registry.register(_Connections(connections))
+
+
 def _seconds(ms: int | None) -> float | None:
     return None if ms is None else ms / 1000
 
@@ -166,10 +197,29 @@ def add_views(
 
 class _Build(Collector):
     def collect(self) -> Iterable[Metric]:
+        python = ".".join(map(str, sys.version_info[:3]))
+        values = {"version": program_version(), "pythonversion": python, "goarch": platform.machine()}
         family = GaugeMetricFamily(
             "bramble_hub_build_info",
             "A metric with the constant value 1 and the program's version.",
-            labels=["version", "pythonversion", "goarch"],
+            labels=list(values),
         )
-        family.add_metric([program_version(), ".".join(map(str, sys.version_info[:3])), platform.machine()], 1)
+        family.add_metric(list(values.values()), 1)
+        yield family
+        # Dashboards and alerts about Prometheus read the version here.
+        values = {
+            "branch": "",
+            "goarch": platform.machine(),
+            "goos": sys.platform,
+            "goversion": f"python{python}",
+            "revision": "",
+            "tags": "",
+            "version": program_version(),
+        }
+        family = GaugeMetricFamily(
+            "prometheus_build_info",
+            "The same under Prometheus's name and with its labels.",
+            labels=list(values),
+        )
+        family.add_metric(list(values.values()), 1)
         yield family

@@ -30,6 +30,9 @@ class Options:
         "web.listen-address": "listen",
         "web.external-url": "external_url",
         "web.route-prefix": "route_prefix",
+        "web.read-timeout": "read_timeout_ms",
+        "web.max-connections": "max_connections",
+        "web.max-notifications-subscribers": "notification_subscribers",
         "web.page-title": "page_title",
         "web.cors.origin": "cors_origin",
         "web.enable-remote-write-receiver": "remote_write_receiver",
@@ -50,6 +53,9 @@ class Options:
     listen: tuple[str, int] = ("0.0.0.0", 9090)
     external_url: str = ""
     route_prefix: str | None = None
+    read_timeout_ms: int = 300_000
+    max_connections: int = 512
+    notification_subscribers: int = 16
     page_title: str = "Bramble"
     cors_origin: str = ".*"
     remote_write_receiver: bool = False

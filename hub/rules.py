@@ -16,8 +16,8 @@ from common.frames.model import SourceId
 from common.histogram import FloatHistogram
 from common.labels import EMPTY, NAME, Labels, Matcher, MatchType
 from common.logs import EventLog
-from common.promql.ast import Expr, ValueType
-from common.promql.engine import Engine
+from common.promql.ast import ValueType
+from common.promql.engine import Engine, Result
 from common.rules import alerting
 from common.rules.alerting import Change, Event, RuleState, Surroundings
 from common.rules.model import (
@@ -37,6 +37,7 @@ from common.sample import Millis
 from common.tsdb.querier import Querier
 from common.tsdb.store import Store
 from common.tsdb.writer import SourceWriter
+from hub.query_log import Logged, QueryLog
 
 _log = EventLog("rules")
 
@@ -58,9 +59,9 @@ class RowWriter(Protocol):
 
 
 class Evaluate(Protocol):
-    """Answers an expression's instant vector; a scalar is one sample without labels. Runs on a thread."""
+    """Answers the instant vector of a rule's expression; a scalar is one sample without labels. Runs on a thread."""
 
-    def __call__(self, expr: Expr, time: Millis) -> Vector:
+    def __call__(self, rule: Rule, group: Group, time: Millis) -> Vector:
         """Raises QueryError, also for a result that is neither vector nor scalar."""
         ...
 
@@ -318,7 +319,7 @@ class RuleManager:
         error = ""
         events: list[Event] = []
         try:
-            vector = await self._off_loop(self._evaluate, each.rule.expr, at)
+            vector = await self._off_loop(self._evaluate, each.rule, slot.group, at)
             if isinstance(each.rule, RecordingRule):
                 rows, native = _by_kind(record(each.rule, vector, slot.group.limit))
             else:
@@ -393,11 +394,28 @@ def _identity(rule: Rule) -> tuple[object, ...]:
     return ("record", rule.record, tuple(sorted(rule.labels.items())))
 
 
-def evaluator(engine: Engine, querier: Querier) -> Evaluate:
-    """Evaluates rule expressions with `engine` over `querier`."""
+def evaluator(engine: Engine, querier: Querier, log: QueryLog | None = None, clock: Clock | None = None) -> Evaluate:
+    """Evaluates rules with `engine` over `querier`; their queries are logged if there is a `log` (and a `clock`)."""
 
-    def evaluate(expr: Expr, time: Millis) -> Vector:
-        result = engine.instant(querier, expr, time)
+    def ask(rule: Rule, group: Group, time: Millis) -> Result:
+        if log is None or clock is None or not log.enabled:
+            return engine.instant(querier, rule.expr, time)
+        began = clock.monotonic()
+        result, error = None, ""
+        try:
+            result = engine.instant(querier, rule.expr, time)
+        except BrambleError as err:
+            error = str(err)
+            raise
+        finally:
+            read, peak = (result.samples_read, result.peak_samples) if result else (0, 0)
+            origin = {"ruleGroup": {"file": group.file, "name": group.name}}
+            spent = clock.monotonic() - began
+            log.write(Logged(rule.query, time, time, 0, 0.0, spent, read, peak, origin, error))
+        return result
+
+    def evaluate(rule: Rule, group: Group, time: Millis) -> Vector:
+        result = ask(rule, group, time)
         if result.type is ValueType.SCALAR:
             return [(EMPTY, result.scalar)]
         if result.type is not ValueType.VECTOR or result.matrix is None:

@@ -116,7 +116,8 @@ class Targets:
 
     def pools(self) -> Sequence[str]:
         """See TargetsView."""
-        return [*self._scrapes.jobs(), POOL]
+        agents = self._browser is not None or self._fleet.devices or self._fleet.strangers
+        return [*self._scrapes.jobs(), *((POOL,) if agents else ())]
 
     def metadata(self, labels: Labels) -> Sequence[MetricMeta]:
         """See TargetsView."""

@@ -26,7 +26,7 @@ def count(text: str) -> int:
 def moment(text: str) -> Millis:
     """A point in time, ms."""
     try:
-        return parse_time(text)
+        return parse_time(text).window_ms
     except ValueError:
         raise argparse.ArgumentTypeError(
             f'expected Unix seconds or RFC 3339 like 2026-07-01T12:00:00Z, got "{text}"'

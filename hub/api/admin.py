@@ -6,11 +6,10 @@ import asyncio
 from aiohttp import web
 
 from common.labels import Matcher
-from common.times import MAX_TIME, MIN_TIME
 from hub.api import encode
 from hub.api.envelope import ApiError, ErrorType, bad_parameter, success
 from hub.api.keys import STATE
-from hub.api.params import match_params, read_form, time_param
+from hub.api.params import match_params, read_form, window_params
 from hub.api.state import Admin
 
 
@@ -26,13 +25,13 @@ async def delete_series(request: web.Request) -> web.StreamResponse:
     admin = _admin(request)
     form = await read_form(request)
     sets = match_params(form, required=True)
-    start, end = time_param(form, "start", MIN_TIME), time_param(form, "end", MAX_TIME)
-    if end < start:
+    start, end = window_params(form)
+    if end.before(start):
         raise bad_parameter("end", "end timestamp must not be before start time")
 
     def delete(matchers: list[tuple[Matcher, ...]]) -> None:
         for each in matchers:
-            admin.delete(each, start, end)
+            admin.delete(each, start.window_ms, end.window_ms)
 
     await asyncio.to_thread(delete, [tuple(each) for each in sets])
     return web.Response(status=204)

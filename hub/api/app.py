@@ -10,7 +10,8 @@ from prometheus_client.exposition import choose_encoder
 
 from common.labels import compile_regex
 from common.logs import EventLog
-from hub.api import admin, features, federate, metadata, query, remote, rules, status, targets, tsdb, web_page
+from common.serve import Connections, tracked
+from hub.api import admin, features, federate, metadata, openapi, query, remote, rules, status, targets, tsdb, web_page
 from hub.api.compress import compress
 from hub.api.envelope import ApiError, ErrorType, classify, failure
 from hub.api.keys import STATE, Handler
@@ -54,7 +55,9 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
     ("/api/v1/status/tsdb", GET, tsdb.tsdb),
     ("/api/v1/status/walreplay", GET, status.wal_replay),
     ("/api/v1/notifications", GET, status.notifications),
+    ("/api/v1/notifications/live", GET, status.live_notifications),
     ("/api/v1/features", GET, features.features),
+    ("/api/v1/openapi.yaml", GET, openapi.openapi),
     ("/api/v1/write", POST, remote.write),
     ("/api/v1/read", POST, remote.read),
     ("/federate", GET, federate.federate),
@@ -70,10 +73,14 @@ ROUTES: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
 """Endpoints of the API: path, methods, handler. They answer 503 until the hub is ready."""
 
 
-def make_app(state: ApiState) -> web.Application:
-    """The application over `state`; run it with `make_runner`, so that a client's leaving cancels its query."""
+def make_app(state: ApiState, connections: Connections | None = None) -> web.Application:
+    """The application over `state`; run it with `make_runner`, so that a client's leaving cancels its query.
+
+    `connections` are those of the server, if it watches them.
+    """
+    watch = [] if connections is None else [tracked(connections)]
     app = web.Application(
-        middlewares=[_measure(state.registry), _cors(state.web.cors_origin), compress, _boundary],
+        middlewares=[*watch, _measure(state.registry), _cors(state.web.cors_origin), compress, _boundary],
         client_max_size=state.limits.max_body,
     )
     app[STATE] = state
@@ -93,9 +100,14 @@ def make_app(state: ApiState) -> web.Application:
     return app
 
 
-def make_runner(app: web.Application) -> web.AppRunner:
-    """A runner that cancels a handler when its client goes away, and logs no line per request."""
-    return web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=2.0)
+def make_runner(app: web.Application, keepalive_seconds: float = 300.0) -> web.AppRunner:
+    """A runner that cancels a handler when its client goes away, and logs no line per request.
+
+    `keepalive_seconds` should be more than what `Connections` allow, which know why they cut a connection off.
+    """
+    return web.AppRunner(
+        app, handler_cancellation=True, access_log=None, shutdown_timeout=2.0, keepalive_timeout=keepalive_seconds
+    )
 
 
 METRICS: web.AppKey[Executor] = web.AppKey("metrics", Executor)
@@ -149,6 +161,11 @@ async def _boundary(request: web.Request, handler: Handler) -> web.StreamRespons
         return await handler(request)
     except web.HTTPNotFound:
         return web.Response(status=404, text="404 page not found\n")
+    except web.HTTPMethodNotAllowed as err:
+        allow = {"Allow": ", ".join(sorted({*err.allowed_methods, "OPTIONS"}))}
+        if request.method == "OPTIONS":
+            return web.Response(status=200, headers=allow)
+        return web.Response(status=405, text="Method Not Allowed\n", headers=allow)
     except web.HTTPException:
         raise
     except Exception as err:  # noqa: BLE001 - the boundary of a request
@@ -188,27 +205,28 @@ def _measure(registry: CollectorRegistry) -> Middleware:
         finally:
             requests.labels(name, str(code)).inc()
             duration.labels(name).observe(clock.monotonic() - began)
-        response.headers.setdefault("X-Content-Type-Options", "nosniff")
+        if not response.prepared:
+            response.headers.setdefault("X-Content-Type-Options", "nosniff")
         return response
 
     return measure
 
 
 def _cors(origin: str) -> Middleware:
-    anyone = origin == ".*"
     allowed = compile_regex(origin)
 
     @web.middleware
     async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
-        asking = request.headers.get("Origin")
-        preflight = request.method == "OPTIONS" and "/api/v1/" in request.path
-        response = web.Response(status=204) if preflight else await handler(request)
-        if asking is None or not (anyone or allowed.fullmatch(asking)):
+        if "/api/v1/" not in request.path:
+            return await handler(request)
+        response = web.Response(status=204) if request.method == "OPTIONS" else await handler(request)
+        if response.prepared:
             return response
-        response.headers.update(_CORS)
-        response.headers["Access-Control-Allow-Origin"] = "*" if anyone else asking
-        if not anyone:
-            response.headers.add("Vary", "Origin")
+        response.headers.add("Vary", "Origin")
+        asking = request.headers.get("Origin")
+        if asking is not None and allowed.fullmatch(asking):
+            response.headers.update(_CORS)
+            response.headers["Access-Control-Allow-Origin"] = asking
         return response
 
     return cors

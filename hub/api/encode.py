@@ -1,5 +1,6 @@
 """Results as JSON text: value rows by orjson, joined with precomputed timestamp prefixes."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import compress
 
@@ -11,6 +12,9 @@ from common.histogram import FloatHistogram
 from common.labels import Labels
 from common.rules.format import sample_text
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""How bytes that are no UTF-8 stand in texts."""
+
 
 def timestamp(ms: int) -> bytes:
     """Seconds with three digits of fraction, none if whole, as Prometheus prints a sample's time."""
@@ -19,8 +23,13 @@ def timestamp(ms: int) -> bytes:
     return sign + (b"%d.%03d" % (whole, fraction) if fraction else b"%d" % whole)
 
 
+def seconds(ms: int) -> int | float:
+    """Seconds, whole ones without fraction."""
+    return ms / 1000 if ms % 1000 else ms // 1000
+
+
 def text(value: object) -> bytes:
-    """JSON of strings, numbers, lists and dicts; a string that is not valid Unicode is repaired with `?`."""
+    """JSON of strings, numbers, lists and dicts; bytes of a string that are no UTF-8 become U+FFFD each."""
     try:
         return orjson.dumps(value)
     except TypeError:
@@ -29,7 +38,7 @@ def text(value: object) -> bytes:
 
 def _repair(value: object) -> object:
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
+        return _SURROGATE.sub("\ufffd", value)
     if isinstance(value, Mapping):
         return {_repair(key): _repair(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

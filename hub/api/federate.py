@@ -111,7 +111,7 @@ async def federate(request: web.Request) -> web.StreamResponse:
     state = request.app[STATE]
     utf8 = "escaping=allow-utf-8" in request.headers.get("Accept", "").replace(" ", "")
     try:
-        sets = match_params(form, named=False)
+        sets = match_params(form, named=False, empty=True)
     except ApiError as err:
         return web.Response(status=err.status, text=f"{err}\n")
     protobuf = wants_protobuf(request.headers.get("Accept", ""))

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from aiohttp import web
 
 from common.sample import Millis
-from common.times import MAX_TIME, MIN_TIME
 from hub.api import encode
 from hub.api.body import Packed, choose, pack, respond
 from hub.api.envelope import JSON, bad, envelope, success
@@ -18,7 +17,7 @@ from hub.api.params import (
     limit_param,
     match_params,
     read_form,
-    time_param,
+    window_params,
 )
 from hub.api.runner import RUNNER
 
@@ -26,7 +25,8 @@ TRUNCATED = "results truncated due to limit"
 
 
 def _window(form: Form) -> tuple[Millis, Millis]:
-    return time_param(form, "start", MIN_TIME), time_param(form, "end", MAX_TIME)
+    start, end = window_params(form)
+    return start.window_ms, end.window_ms
 
 
 def _limited(items: Sequence[str], limit: int) -> Iterator[bytes]:

@@ -1,8 +1,9 @@
-"""Parameters of API requests: times, durations, limits, selectors, label names; errors in Prometheus's words."""
+"""Parameters of API requests: times, limits, selectors, label names; errors in Prometheus's words."""
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from aiohttp import web
@@ -11,30 +12,39 @@ from multidict import MultiDict
 from common.errors import FormatError, QueryError
 from common.labels import Matcher
 from common.promql.parser import parse_selector
-from common.sample import Millis
-from common.times import parse_span, parse_time
+from common.times import FIRST, LAST, Moment, parse_span, parse_time
 from hub.api.envelope import ApiError, ErrorType, bad, bad_parameter
+from hub.api.keys import STATE
 
 UNLIMITED = 2**62
 MAX_SELECTORS = 100
 MAX_FIELDS = 1_000
-BODY_SECONDS = 30.0
-"""How long a client may take to send its form."""
 
-_INTEGER = re.compile(r"[+-]?\d{1,18}\Z", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d+\Z", re.ASCII)
+_MAX_DIGITS = 1_000
 
 Form = MultiDict[str]
+
+
+@asynccontextmanager
+async def body_in_time(request: web.Request) -> AsyncIterator[None]:
+    """Around receiving a body: 408 and the connection's end if that takes longer than `limits.body_ms`."""
+    seconds = request.app[STATE].limits.body_ms / 1000
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        response = web.HTTPRequestTimeout(text=f"no complete body within {seconds:g} s\n")
+        response.force_close()
+        raise response from None
 
 
 async def read_form(request: web.Request) -> Form:
     """Parameters of the URL, and before them those of a POST's form body."""
     form: Form = MultiDict()
     if request.method == "POST" and request.content_type == "application/x-www-form-urlencoded":
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                body = await request.read()
-        except TimeoutError:
-            raise web.HTTPRequestTimeout(text=f"no complete body within {BODY_SECONDS:.0f} s\n") from None
+        async with body_in_time(request):
+            body = await request.read()
         try:
             form.extend(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FIELDS))
         except ValueError as err:
@@ -43,7 +53,7 @@ async def read_form(request: web.Request) -> Form:
     return form
 
 
-def time_param(form: Form, name: str, default: Millis | None = None) -> Millis:
+def time_param(form: Form, name: str, default: Moment | None = None) -> Moment:
     """The time in parameter `name`; required without a default."""
     text = form.get(name, "")
     if not text and default is not None:
@@ -54,13 +64,18 @@ def time_param(form: Form, name: str, default: Millis | None = None) -> Millis:
         raise bad_parameter(name, err if default is None else f"invalid time value for '{name}': {err}") from None
 
 
+def window_params(form: Form) -> tuple[Moment, Moment]:
+    """`start` and `end` of a metadata request; without them all times."""
+    return time_param(form, "start", FIRST), time_param(form, "end", LAST)
+
+
 def span_param(form: Form, name: str) -> int | None:
     """The duration in parameter `name` in ms, or None if absent."""
     text = form.get(name, "")
     if not text:
         return None
     try:
-        return parse_span(text)
+        return parse_span(text) // 1_000_000
     except ValueError as err:
         raise bad_parameter(name, err) from None
 
@@ -69,6 +84,8 @@ def integer(text: str) -> int:
     """A decimal integer; ValueError in Go's words."""
     if not _INTEGER.match(text):
         raise ValueError(f'strconv.Atoi: parsing "{text}": invalid syntax')
+    if len(text) > _MAX_DIGITS or not -(2**63) <= int(text) < 2**63:
+        raise ValueError(f'strconv.Atoi: parsing "{text}": value out of range')
     return int(text)
 
 
@@ -86,8 +103,13 @@ def limit_param(form: Form, name: str = "limit") -> int:
     return limit or UNLIMITED
 
 
-def match_params(form: Form, required: bool = False, named: bool = True) -> list[Sequence[Matcher]]:
-    """The matcher sets of all `match[]` parameters; errors name the parameter if `named`, as only some endpoints do."""
+def match_params(
+    form: Form, required: bool = False, named: bool = True, empty: bool = False
+) -> list[Sequence[Matcher]]:
+    """The matcher sets of all `match[]` parameters; errors name the parameter if `named`, as only some endpoints do.
+
+    Selectors that match every series are refused unless `empty`.
+    """
     texts = form.getall("match[]", [])
     if required and not texts:
         raise bad("no match[] parameter provided")
@@ -99,7 +121,7 @@ def match_params(form: Form, required: bool = False, named: bool = True) -> list
             matchers = parse_selector(text)
         except (QueryError, FormatError) as err:
             raise (bad_parameter("match[]", err) if named else bad(str(err))) from None
-        if all(matcher.matches_empty for matcher in matchers):
+        if not empty and all(matcher.matches_empty for matcher in matchers):
             problem = "match[] must contain at least one non-empty matcher"
             raise bad_parameter("match[]", problem) if named else bad(problem)
         sets.append(matchers)
@@ -145,15 +167,16 @@ def label_name(raw: str) -> str:
     return plain
 
 
-def check_points(start: int, end: int, step: int, most: int) -> None:
-    """Prometheus's refusals of a range query's parameters (ms)."""
-    if end < start:
+def check_points(start: Moment, end: Moment, step: int, most: int) -> None:
+    """Prometheus's refusals of a range query's parameters; `step` in nanoseconds."""
+    if end.before(start):
         raise bad_parameter("end", "end timestamp must not be before start time")
-    if step <= 0:
+    # A step below 1 ms is none for the engine.
+    if step < 1_000_000:
         raise bad_parameter(
             "step", "zero or negative query resolution step widths are not accepted. Try a positive integer"
         )
-    if (end - start) // step > most:
+    if end.since(start) // step > most:
         raise ApiError(
             ErrorType.BAD_DATA,
             f"exceeded maximum resolution of {most:,} points per timeseries."

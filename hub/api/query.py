@@ -19,11 +19,13 @@ from common.promql.printer import to_pretty_text
 from common.promql.tree import to_json
 from common.promql.typecheck import value_type
 from common.rules.format import sample_text
-from common.times import parse_span
+from common.times import Moment, parse_span, rfc3339
+from common.units import format_duration
 from hub.api import encode
 from hub.api.body import Packed, choose, pack, respond
 from hub.api.envelope import JSON, bad, bad_parameter, classify, envelope, success
 from hub.api.keys import STATE
+from hub.api.logged import Query, logged
 from hub.api.metadata import TRUNCATED
 from hub.api.page import Answer, series_text
 from hub.api.params import (
@@ -37,10 +39,11 @@ from hub.api.params import (
 )
 from hub.api.runner import RUNNER
 from hub.api.state import ApiState
+from hub.query_log import timings
 
 _TYPE_NAMES = {ValueType.MATRIX: "range vector", ValueType.STRING: "string", ValueType.NONE: "none"}
-SLOW_SECONDS = 10.0
-"""Queries that take longer are logged, whether they end well or not."""
+MAX_SHOWN = 1000
+"""Characters of a slow query that are logged."""
 
 _log = EventLog("query")
 _SHOWN = 200
@@ -65,7 +68,7 @@ def _lookback(form: Form) -> int | None:
     if not text:
         return None
     try:
-        lookback = parse_span(text)
+        lookback = parse_span(text) // 1_000_000
     except ValueError as err:
         raise bad(f"error parsing lookback delta duration: {err}") from None
     return lookback if lookback > 0 else None
@@ -78,17 +81,20 @@ def _timeout(state: ApiState, form: Form) -> int:
     return max(0, min(timeout, state.limits.timeout_ms))
 
 
-async def _answer(request: web.Request, form: Form, evaluate: Callable[[threading.Event], Result]) -> web.Response:
-    limit, timeout = limit_param(form), _timeout(request.app[STATE], form)
-    clock, with_stats = request.app[STATE].clock, bool(form.get("stats"))
-    asked = clock.monotonic()
+async def _answer(
+    request: web.Request, form: Form, query: Query, evaluate: Callable[[threading.Event], Result]
+) -> web.Response:
+    state = request.app[STATE]
+    limit, timeout = limit_param(form), _timeout(state, form)
+    clock, with_stats, asked = state.clock, bool(form.get("stats")), query.asked
 
     coding = choose(request.headers.get("Accept-Encoding", ""))
 
     def job(cancel: threading.Event) -> Packed:
         began = clock.monotonic()
         try:
-            result = evaluate(cancel)
+            with logged(request, query):
+                result = query.result = evaluate(cancel)
         except ParseError as err:
             raise bad_parameter("query", err) from None
         stats = _stats(result, began - asked, clock.monotonic() - began) if with_stats else b""
@@ -100,8 +106,21 @@ async def _answer(request: web.Request, form: Form, evaluate: Callable[[threadin
         return respond(await request.app[RUNNER].run(job, timeout), JSON)
     finally:
         spent = clock.monotonic() - asked
-        if spent >= SLOW_SECONDS:
-            _log.warn("slow query", query=form.get("query", "")[:1000], seconds=f"{spent:.1f}", path=request.path)
+        slow = state.slow_query_ms()
+        if slow and spent * 1000 >= slow:
+            request.app[RUNNER].slow.inc()
+            samples = query.result.samples_read if query.result else 0
+            _log.warn(
+                "slow query",
+                query=query.text[:MAX_SHOWN],
+                seconds=f"{spent:.1f}",
+                samples=samples,
+                start=rfc3339(query.start),
+                end=rfc3339(query.end),
+                step=format_duration(query.step),
+                path=request.path,
+                client=request.remote or "",
+            )
 
 
 def _until(pieces: Iterable[bytes], cancel: threading.Event) -> Iterator[bytes]:
@@ -116,7 +135,7 @@ async def instant(request: web.Request) -> web.StreamResponse:
     """The value of `query` at `time` (now without it)."""
     form = await read_form(request)
     state = request.app[STATE]
-    at = time_param(form, "time", state.clock.now())
+    at = time_param(form, "time", Moment.at(state.clock.now())).query_ms
     text, lookback, timeout = form.get("query", ""), _lookback(form), _timeout(state, form) / 1000
 
     def evaluate(cancel: threading.Event) -> Result:
@@ -124,7 +143,7 @@ async def instant(request: web.Request) -> web.StreamResponse:
             state.querier, text, at, timeout=timeout, lookback_ms=lookback, cancel=cancel.is_set
         )
 
-    return await _answer(request, form, evaluate)
+    return await _answer(request, form, Query(text, at, at, 0, state.clock.monotonic()), evaluate)
 
 
 async def ranged(request: web.Request) -> web.StreamResponse:
@@ -137,6 +156,9 @@ async def ranged(request: web.Request) -> web.StreamResponse:
     except ValueError as err:
         raise bad_parameter("step", err) from None
     check_points(start, end, step, state.limits.max_points)
+    first, last, step_ms = start.query_ms, end.query_ms, step // 1_000_000
+    if last < first:
+        raise bad_parameter("end", "end timestamp must not be before start time")
     text, lookback, timeout = form.get("query", ""), _lookback(form), _timeout(state, form) / 1000
     features = state.engine.options.features
 
@@ -148,10 +170,10 @@ async def ranged(request: web.Request) -> web.StreamResponse:
                 f'invalid expression type "{_TYPE_NAMES[kind]}" for range query, must be Scalar or instant Vector',
             )
         return state.engine.range(
-            state.querier, text, start, end, step, timeout=timeout, lookback_ms=lookback, cancel=cancel.is_set
+            state.querier, text, first, last, step_ms, timeout=timeout, lookback_ms=lookback, cancel=cancel.is_set
         )
 
-    return await _answer(request, form, evaluate)
+    return await _answer(request, form, Query(text, first, last, step_ms, state.clock.monotonic()), evaluate)
 
 
 async def format_query(request: web.Request) -> web.StreamResponse:
@@ -170,16 +192,8 @@ async def parse_query(request: web.Request) -> web.StreamResponse:
 
 def _stats(result: Result, queued: float, spent: float) -> bytes:
     """`,"stats":…` as Prometheus's `stats=all`, as far as the engine tells: the evaluation is timed as a whole."""
-    timings = {
-        "evalTotalTime": spent,
-        "resultSortTime": 0,
-        "queryPreparationTime": 0,
-        "innerEvalTime": spent,
-        "execQueueTime": queued,
-        "execTotalTime": queued + spent,
-    }
     samples = {"totalQueryableSamples": result.samples_read, "peakSamples": result.peak_samples}
-    return b',"stats":' + encode.text({"timings": timings, "samples": samples})
+    return b',"stats":' + encode.text({"timings": timings(queued, spent), "samples": samples})
 
 
 def encode_result(result: Result, limit: int = UNLIMITED, stats: bytes = b"") -> tuple[Iterable[bytes], bool]:

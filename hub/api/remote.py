@@ -1,6 +1,5 @@
 """`write` and `read`: the receiving ends of Prometheus's remote write (1.0 and 2.0) and remote read (samples)."""
 
-import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -17,7 +16,7 @@ from common.sample import STALE_NAN
 from common.tsdb.querier import Querier
 from hub.api.envelope import ApiError, ErrorType, bad
 from hub.api.keys import STATE
-from hub.api.params import BODY_SECONDS
+from hub.api.params import body_in_time
 from hub.api.runner import RUNNER
 from hub.intake.remote_write import MAX_BODY_BYTES, TooLargeError, Version
 
@@ -96,7 +95,12 @@ async def read(request: web.Request) -> web.StreamResponse:
             raise bad(f"exceeded sample limit ({MAX_READ_SAMPLES})") from None
         return snappy.compress(encode_response(results))
 
-    answer = await request.app[RUNNER].run(job)
+    try:
+        answer = await request.app[RUNNER].run(job)
+    except FormatError as err:
+        return _text(400, str(err))
+    except ApiError as err:
+        return _text(err.status, str(err))
     return web.Response(body=answer, content_type=PROTOBUF, headers={"Content-Encoding": "snappy"})
 
 
@@ -146,14 +150,14 @@ def _version(request: web.Request) -> Version | None:
 
 
 async def _read(request: web.Request, limit: int) -> bytes:
-    """The body, at most `limit` bytes and within BODY_SECONDS."""
+    """The body, at most `limit` bytes and in time."""
     if request.content_length is not None and request.content_length > limit:
         raise web.HTTPRequestEntityTooLarge(limit, request.content_length)
     receiving = request.app[RECEIVING]
     parts: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(BODY_SECONDS):
+        async with body_in_time(request):
             async for part in request.content.iter_any():
                 size += len(part)
                 receiving.bytes += len(part)
@@ -162,8 +166,6 @@ async def _read(request: web.Request, limit: int) -> bytes:
                 if receiving.bytes > MAX_RECEIVING_BYTES:
                     raise ApiError(ErrorType.UNAVAILABLE, "too many requests are being received; try again later")
                 parts.append(part)
-    except TimeoutError:
-        raise web.HTTPRequestTimeout(text=f"no complete body within {BODY_SECONDS:.0f} s\n") from None
     finally:
         receiving.bytes -= size
     return b"".join(parts)

@@ -42,16 +42,17 @@ def _rule(status: RuleStatus, with_alerts: bool) -> dict[str, object]:
         "lastEvaluation": rfc3339(status.last_evaluation),
     }
     if not isinstance(rule, AlertingRule):
-        return {"name": rule.name, "query": rule.query, "labels": dict(rule.labels), **common, "type": "recording"}
+        labels = {"labels": dict(rule.labels)} if rule.labels else {}
+        return {"name": rule.name, "query": rule.query, **labels, **common, "type": "recording"}
     return {
         "state": status.state.value,
         "name": rule.name,
         "query": rule.query,
-        "duration": rule.hold / 1000,
-        "keepFiringFor": rule.keep_firing / 1000,
+        "duration": encode.seconds(rule.hold),
+        "keepFiringFor": encode.seconds(rule.keep_firing),
         "labels": {name: template.source for name, template in rule.labels.items()},
         "annotations": {name: template.source for name, template in rule.annotations.items()},
-        "alerts": [alert_json(alert) for alert in live(status)] if with_alerts else [],
+        "alerts": [alert_json(alert) for alert in live(status)] if with_alerts else None,
         **common,
         "type": "alerting",
     }
@@ -76,7 +77,7 @@ class _Filter:
         self.names = set(form.getall("rule_name[]", []))
         self.groups = set(form.getall("rule_group[]", []))
         self.files = set(form.getall("file[]", []))
-        self.sets: list[list[Matcher]] = [list(each) for each in match_params(form)]
+        self.sets: list[list[Matcher]] = [list(each) for each in match_params(form, named=False)]
 
     def group(self, status: GroupStatus) -> bool:
         group = status.group
@@ -136,7 +137,7 @@ async def rules(request: web.Request) -> web.StreamResponse:
                 "name": group.name,
                 "file": group.file,
                 "rules": chosen,
-                "interval": group.interval / 1000,
+                "interval": encode.seconds(group.interval),
                 "limit": group.limit,
                 "evaluationTime": status.duration,
                 "lastEvaluation": rfc3339(status.last_evaluation),

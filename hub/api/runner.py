@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from aiohttp import web
-from prometheus_client import Gauge, Summary
+from prometheus_client import Counter, Gauge, Summary
 
 from common.errors import QueryTimeoutError
 from hub.api.envelope import ApiError, ErrorType
@@ -36,6 +36,10 @@ class QueryRunner:
         )
         self._seconds = Summary(
             "prometheus_engine_query_duration_seconds", "Time of queries by part.", ["slice"], registry=registry
+        )
+
+        self.slow = Counter(
+            "bramble_hub_slow_queries", "Queries that took longer than bramble.slow_query.", registry=registry
         )
 
     async def run(self, job: Callable[[threading.Event], T], timeout_ms: int | None = None) -> T:

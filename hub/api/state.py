@@ -16,6 +16,8 @@ from common.rules.model import GroupStatus
 from common.sample import MetricMeta, Millis
 from common.tsdb.querier import Querier
 from hub.intake.remote_write import Receiver
+from hub.notices import Notices
+from hub.query_log import QueryLog
 
 
 class Health(StrEnum):
@@ -183,6 +185,10 @@ class HeadInfo:
     last: int | None = None
 
 
+BODY_MS = 30_000
+"""How long a client may take to send a body, unless --web.read-timeout is shorter."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueryLimits:
     """Limits of queries: ms where it says so; `max_points` is Prometheus's 11,000 per series."""
@@ -193,13 +199,15 @@ class QueryLimits:
     max_concurrency: int = 20
     max_points: int = 11_000
     max_body: int = 4 * 1024 * 1024
+    body_ms: int = BODY_MS
 
 
 @dataclass(frozen=True, slots=True)
 class WebOptions:
-    """`--web.external-url`, `--web.route-prefix`, `--web.cors.origin`, `--web.page-title`."""
+    """`--web.external-url`, `--web.route-prefix`, `--web.cors.origin`, `--web.page-title`, and the port in use."""
 
     external_url: str = ""
+    port: int = 0
     route_prefix: str = "/"
     cors_origin: str = ".*"
     page_title: str = "Bramble"
@@ -237,3 +245,7 @@ class ApiState:
     """None without `--web.enable-admin-api`."""
     lifecycle: Lifecycle | None = None
     """None without `--web.enable-lifecycle`."""
+    query_log: QueryLog | None = None
+    slow_query_ms: Callable[[], int] = lambda: 10_000
+    """Queries that take longer are logged; 0 for none."""
+    notices: Notices = field(default_factory=Notices)

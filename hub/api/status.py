@@ -5,14 +5,15 @@ import sys
 
 from aiohttp import web
 
-from common.errors import FormatError, QueryError
+from common.errors import FormatError, LimitError, QueryError
 from common.promql.parser import parse
-from common.times import MAX_TIME, MIN_TIME, rfc3339
+from common.times import rfc3339
 from hub.api import encode
-from hub.api.envelope import bad, bad_parameter, success
+from hub.api.envelope import bad, success
 from hub.api.keys import STATE
-from hub.api.params import read_form, time_param
+from hub.api.params import read_form, window_params
 from hub.api.state import BuildInfo
+from hub.notices import Notice
 
 
 def _build(build: BuildInfo) -> bytes:
@@ -76,9 +77,9 @@ async def config(request: web.Request) -> web.StreamResponse:
 async def query_exemplars(request: web.Request) -> web.StreamResponse:
     """No exemplars are stored; Grafana asks anyway, also with times in milliseconds."""
     form = await read_form(request)
-    start, end = time_param(form, "start", MIN_TIME), time_param(form, "end", MAX_TIME)
-    if end < start:
-        raise bad_parameter("end", "end timestamp is before start time")
+    start, end = window_params(form)
+    if end.before(start):
+        raise bad("end timestamp must not be before start timestamp")
     try:
         parse(form.get("query", ""), request.app[STATE].engine.options.features)
     except (QueryError, FormatError) as err:
@@ -91,9 +92,27 @@ async def wal_replay(request: web.Request) -> web.StreamResponse:
     return success(b'{"min":0,"max":0,"current":0}')
 
 
+def _notice(note: Notice) -> bytes:
+    return encode.text({"text": note.text, "date": rfc3339(note.at), "active": note.active})
+
+
 async def notifications(request: web.Request) -> web.StreamResponse:
-    """Notes for the web UI: none are kept."""
-    return success(b"[]")
+    """What the operator should know now."""
+    return success(b"[" + b",".join(map(_notice, request.app[STATE].notices.current())) + b"]")
+
+
+async def live_notifications(request: web.Request) -> web.StreamResponse:
+    """The same and every change, as server-sent events until the client leaves; 204 if too many listen."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+    try:
+        with request.app[STATE].notices.listening() as queue:
+            await response.prepare(request)
+            while True:
+                await response.write(b"data: %b\n\n" % _notice(await queue.get()))
+    except LimitError:
+        return web.Response(status=204)
+    except ConnectionError:
+        return response
 
 
 async def healthy(request: web.Request) -> web.StreamResponse:

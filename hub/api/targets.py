@@ -1,5 +1,7 @@
 """`targets`, `scrape_pools`, `targets/metadata`, `alertmanagers`, and the fleet."""
 
+from urllib.parse import urlsplit, urlunsplit
+
 from aiohttp import web
 
 from common.errors import FormatError, QueryError
@@ -12,16 +14,30 @@ from hub.api.envelope import bad_parameter, success
 from hub.api.keys import STATE
 from hub.api.metadata import number_param
 from hub.api.params import read_form
-from hub.api.state import ActiveTarget
+from hub.api.state import ActiveTarget, WebOptions
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-def _target(target: ActiveTarget) -> dict[str, object]:
+def global_url(url: str, external: str, port: int) -> str:
+    """`url` as others reach it: where it points to this machine, with the host of the `external` URL, and with its
+    scheme and port too where the target is this program itself, which listens on `port`; as Prometheus's globalUrl."""
+    parts, outside = urlsplit(url), urlsplit(external)
+    if parts.hostname not in _LOOPBACK or not outside.hostname:
+        return url
+    if parts.port == port:
+        return urlunsplit((outside.scheme, outside.netloc, *parts[2:]))
+    host = f"[{outside.hostname}]" if ":" in outside.hostname else outside.hostname
+    return urlunsplit((parts.scheme, host if parts.port is None else f"{host}:{parts.port}", *parts[2:]))
+
+
+def _target(target: ActiveTarget, options: WebOptions) -> dict[str, object]:
     return {
         "discoveredLabels": dict(target.discovered_labels),
         "labels": target.labels.to_dict(),
         "scrapePool": target.scrape_pool,
         "scrapeUrl": target.scrape_url,
-        "globalUrl": target.scrape_url,
+        "globalUrl": global_url(target.scrape_url, options.external_url, options.port),
         "lastError": target.last_error,
         "lastScrape": rfc3339(target.last_scrape),
         "lastScrapeDuration": target.last_duration,
@@ -39,11 +55,11 @@ async def targets(request: web.Request) -> web.StreamResponse:
     with_active, with_dropped = state in ("", "any", "active"), state in ("", "any", "dropped")
     active = [t for t in view.active() if not pool or t.scrape_pool == pool] if with_active else []
     dropped = [t for t in view.dropped() if not pool or t.scrape_pool == pool] if with_dropped else []
-    counts: dict[str, int] = {}
+    counts = {each: 0 for each in sorted(view.pools()) if not pool or each == pool}
     for each in dropped:
         counts[each.scrape_pool] = counts.get(each.scrape_pool, 0) + 1
     data: dict[str, object] = {
-        "activeTargets": [_target(t) for t in active],
+        "activeTargets": [_target(t, request.app[STATE].web) for t in sorted(active, key=lambda t: t.scrape_pool)],
         "droppedTargets": [
             {"discoveredLabels": dict(t.discovered_labels), "scrapePool": t.scrape_pool} for t in dropped
         ],

@@ -102,19 +102,27 @@ async def test_an_end_that_hangs_is_given_up_after_the_deadline(
     await asyncio.wait({t for t in asyncio.all_tasks() if t.get_name() == "close"})
 
 
-async def test_connections_beyond_the_limit_are_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_at_the_limit_of_connections_the_one_at_rest_for_longest_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
-    agent, port = build(tmp_path / "log", FakeClock())
+    clock = FakeClock()
+    agent, port = build(tmp_path / "log", clock)
     task = asyncio.create_task(agent.run())
     await ready(port)
-    kept = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
-    for _, writer in kept:
-        writer.write(b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert [await reader.readline() for reader, _ in kept] == [b"HTTP/1.1 200 OK\r\n"] * 2
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    request = b"GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n"
+    kept = []
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        await clock.advance(1)
+        kept.append((reader, writer))
     with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-        await reader.readexactly(1)
-    for one in (writer, *(w for _, w in kept)):
-        one.close()
+        await kept[0][0].readexactly(10_000)
+    kept[1][1].write(request)
+    assert b"200 OK" in await kept[1][0].readuntil(b"HTTP/1.1 200 OK\r\n")
+    for _, writer in kept:
+        writer.close()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

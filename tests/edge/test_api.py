@@ -20,6 +20,7 @@ from common.frames.model import Schema, SubSchema, decode_schema
 from common.frames.ranges import parse_have
 from common.labels import Labels
 from common.sample import MetricType, Millis
+from common.serve import Connections, ServeLimits
 from common.supervisor import Heartbeats
 from common.testing import FakeClock, until
 from edge import api as module
@@ -78,6 +79,7 @@ async def agent(tmp_path: Path) -> AsyncIterator[SimpleNamespace]:
             executor,
             About("1.2.3", "pi<4>"),
             WebConfig(max_requests=3),
+            Connections(ServeLimits(), clock),
         )
         async with TestClient(TestServer(api.app)) as client:
 

@@ -148,8 +148,10 @@ def test_reload_takes_effect_or_says_why_not_and_quit_ends_in_order(start: Start
     assert status == 500
     assert b"scrape_interval" in body
     assert "soon" not in program.client.api("/api/v1/status/config")["yaml"]
+    assert program.client.api("/api/v1/notifications")[0]["text"] == "Configuration reload has failed."
     file.write_text("global: {scrape_interval: 7s}\n")
     assert post(program, "/-/reload")[0] == 200
+    assert program.client.api("/api/v1/notifications") == []
     assert "scrape_interval: 7s" in program.client.api("/api/v1/status/config")["yaml"]
     assert post(program, "/-/quit")[0] == 200
     assert wait_for(lambda: program.process.poll() is not None, "its end")

@@ -101,7 +101,7 @@ class Api:
         """Replace limits of queries before the first request."""
         self.configure(limits=replace(QueryLimits(), **changes))
 
-    def web(self, **changes: str) -> None:
+    def web(self, **changes: Any) -> None:
         """Replace web options before the first request."""
         self.configure(web=replace(WebOptions(), **changes))
 

@@ -62,4 +62,4 @@ def test_a_vector_is_one_value_of_each_series() -> None:
 
 
 def test_a_broken_string_is_repaired_and_does_not_break_the_answer() -> None:
-    assert json.loads(encode.text({"a\ud800": ["b\ud800"]})) == {"a?": ["b?"]}
+    assert json.loads(encode.text({"a\ud800": ["b\ud800"]})) == {"a\ufffd": ["b\ufffd"]}

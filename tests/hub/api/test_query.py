@@ -1,12 +1,17 @@
 """`query`, `query_range` and their errors."""
 
 import asyncio
+import json
 import math
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.labels import Labels
+from common.tsdb.memory import MemoryQuerier
+from hub.query_log import QueryLog
 from tests.hub.api.conftest import T0, Api
 
 
@@ -177,14 +182,23 @@ async def test_stats_count_samples_and_time_if_asked_for(api: Api) -> None:
     [
         ("NaN", -9223372036.854),
         ("-Inf", -9223372036.854),
-        ("1e300", 9223372036.854),
-        ("-1e300", -9223372036.854),
+        ("1e300", 0),
+        ("-1e300", 0),
+        ("1e10", -8446744073.709),
+        ("9999999999999", 1864712048.423),
+        ("9223372036854775", 0.192),
+        ("0001-01-01T00:00:00-23:59", -6795278238.871),
+        ("0000-02-29T00:00:00Z", -6821889378.871),
+        ("9999-12-31T23:59:59+14:00", -4852166632.933),
+        ("0x1p4", 16),
+        ("1_0.5_0", 10.5),
         ("1.0005", 1),
         ("2.0006", 2.001),
-        ("292277025-08-18T07:12:54.999999999Z", 9223372036.854),
+        ("292277025-08-18T07:12:54.999999999Z", -6795364579.679),
+        ("-292273086-05-16T16:47:06Z", 6795364580.679),
     ],
 )
-async def test_times_beyond_all_bounds_are_the_bounds(api: Api, text: str, seconds: float) -> None:
+async def test_times_wrap_around_as_in_prometheus(api: Api, text: str, seconds: float) -> None:
     assert (await api.data("/api/v1/query", query="1", time=text))["result"] == [seconds, "1"]
 
 
@@ -253,18 +267,44 @@ async def test_a_query_stops_when_its_client_goes_away(api: Api) -> None:
     await asyncio.wait_for(blocking.ended.wait(), 10)
 
 
-async def test_a_slow_query_is_logged_with_its_text(
-    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("limit", "logged"), [(20_000, 1), (20_001, 0), (0, 0)])
+async def test_a_query_as_slow_as_the_limit_is_logged_and_counted(
+    api: Api, caplog: pytest.LogCaptureFixture, limit: int, logged: int
 ) -> None:
-    monkeypatch.setattr("hub.api.query.SLOW_SECONDS", 0.0)
-    await api.data("/api/v1/query", query="1 + 1")
-    (record,) = [each for each in caplog.records if each.name == "query"]
-    assert record.message == "slow query"
-    assert record.fields["query"] == "1 + 1"  # type: ignore[attr-defined]
+    class Slow(MemoryQuerier):
+        def select(self, *args: Any) -> Any:
+            api.clock._move(api.clock.monotonic() + 20)
+            return super().select(*args)
+
+    api.configure(querier=Slow(), slow_query_ms=lambda: limit)
+    await api.data("/api/v1/query", query="up")
+    found = [each.fields for each in caplog.records if each.name == "query"]  # type: ignore[attr-defined]
+    assert [(each["query"], each["seconds"]) for each in found] == [("up", "20.0")] * logged
+    assert api.state.registry.get_sample_value("bramble_hub_slow_queries_total") == logged
 
 
-async def test_a_body_that_never_ends_is_408(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hub.api.params.BODY_SECONDS", 0.05)
+async def test_queries_are_logged_with_their_origin_and_outcome(api: Api, tmp_path: Path) -> None:
+    api.fill()
+    log = QueryLog(api.clock, api.state.registry)
+    log.follow(tmp_path / "q.log")
+    api.configure(query_log=log)
+    await api.data("/api/v1/query", query="up", time=str(T0 / 1000))
+    await api.data("/api/v1/query_range", query="up", start=str(T0 / 1000), end=str(T0 / 1000 + 60), step="30")
+    await api.error("/api/v1/query", 422, query='label_replace(up, "a", "", "", "(")')
+    await api.error("/api/v1/query", 400, query="sum(")
+    log.close()
+    first, second, third = map(json.loads, (tmp_path / "q.log").read_text().splitlines())
+    assert first["httpRequest"] == {"clientIP": "127.0.0.1", "method": "GET", "path": "/api/v1/query"}
+    at = "2023-11-14T22:13:20.000Z"
+    assert first["params"] == {"end": at, "query": "up", "start": at, "step": 0}
+    assert first["stats"]["samples"]["totalQueryableSamples"] > 0
+    assert "error" not in first
+    assert (second["params"]["end"], second["params"]["step"]) == ("2023-11-14T22:14:20.000Z", 30)
+    assert "invalid regular expression" in third["error"]
+
+
+async def test_a_body_that_never_ends_is_408(api: Api) -> None:
+    api.limit(body_ms=50)
     client = await api.client()
     reader, writer = await asyncio.open_connection("127.0.0.1", client.port)
     writer.write(

@@ -1,5 +1,6 @@
 """Targets, rules, alerts, status, health, and what surrounds requests."""
 
+import json
 import re
 
 import pytest
@@ -11,6 +12,8 @@ from common.rules.loader import load_rules
 from common.rules.model import Alert, AlertState, GroupStatus, RuleStatus
 from common.sample import MetricMeta, MetricType, Millis
 from hub.api.state import ActiveTarget, DroppedTarget, FleetRow
+from hub.api.targets import global_url
+from hub.notices import Notices
 from tests.hub.api.conftest import T0, Api
 
 RULES = """
@@ -138,7 +141,7 @@ async def test_rule_groups_are_paged_by_token(api: Api) -> None:
 async def test_alerts_may_be_left_out_of_rules(api: Api) -> None:
     api.views.group_rows = groups()
     data = await api.data("/api/v1/rules", exclude_alerts="true", type="alert")
-    assert data["groups"][0]["rules"][0]["alerts"] == []
+    assert data["groups"][0]["rules"][0]["alerts"] is None
 
 
 async def test_an_unknown_rule_type_is_400(api: Api) -> None:
@@ -261,7 +264,8 @@ async def test_a_route_prefix_moves_everything_and_the_root_leads_there(api: Api
 async def test_other_origins_may_read_by_default_and_be_limited(api: Api) -> None:
     client = await api.client()
     response = await client.get("/api/v1/labels", headers={"Origin": "http://x"})
-    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    assert response.headers["Access-Control-Allow-Origin"] == "http://x"
+    assert "Origin" in response.headers.getall("Vary")
     preflight = await client.options("/api/v1/query", headers={"Origin": "http://x"})
     assert preflight.status == 204
 
@@ -269,11 +273,49 @@ async def test_other_origins_may_read_by_default_and_be_limited(api: Api) -> Non
 async def test_an_origin_that_is_not_allowed_gets_no_permission(api: Api) -> None:
     api.web(cors_origin="https?://(good|fine)\\.example")
     client = await api.client()
-    assert (
-        "Access-Control-Allow-Origin" not in (await client.get("/-/ready", headers={"Origin": "http://evil"})).headers
-    )
-    good = await client.get("/-/ready", headers={"Origin": "http://good.example"})
+    evil = await client.get("/api/v1/labels", headers={"Origin": "http://evil"})
+    assert "Access-Control-Allow-Origin" not in evil.headers
+    good = await client.get("/api/v1/labels", headers={"Origin": "http://good.example"})
     assert good.headers["Access-Control-Allow-Origin"] == "http://good.example"
+
+
+async def test_other_methods_are_405_and_options_name_those_there_are(api: Api) -> None:
+    client = await api.client()
+    wrong = await client.delete("/api/v1/labels")
+    assert (wrong.status, await wrong.text()) == (405, "Method Not Allowed\n")
+    assert wrong.headers["Allow"] == "GET, OPTIONS, POST"
+    asked = await client.options("/-/ready")
+    assert (asked.status, asked.headers["Allow"]) == (200, "GET, HEAD, OPTIONS")
+
+
+async def test_notifications_are_listed_and_followed_until_they_are_taken_back(api: Api) -> None:
+    notices = Notices(most_subscribers=1)
+    notices.add("It rains.", Millis(T0))
+    api.configure(notices=notices)
+    note = {"text": "It rains.", "date": "2023-11-14T22:13:20Z", "active": True}
+    assert await api.data("/api/v1/notifications") == [note]
+    client = await api.client()
+    live = await client.get("/api/v1/notifications/live")
+    assert live.content_type == "text/event-stream"
+    assert json.loads((await live.content.readuntil(b"\n\n")).removeprefix(b"data: ")) == note
+    assert (await client.get("/api/v1/notifications/live")).status == 204
+    notices.remove("It rains.")
+    assert json.loads((await live.content.readuntil(b"\n\n")).removeprefix(b"data: ")) == {**note, "active": False}
+    assert await api.data("/api/v1/notifications") == []
+    live.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:9090/metrics", "https://mon.example/metrics"),
+        ("http://localhost:9100/metrics?x=1", "http://mon.example:9100/metrics?x=1"),
+        ("http://[::1]/metrics", "http://mon.example/metrics"),
+        ("http://pi:9100/metrics", "http://pi:9100/metrics"),
+    ],
+)
+def test_a_target_on_this_machine_has_the_url_that_others_reach(url: str, expected: str) -> None:
+    assert global_url(url, "https://mon.example/hub", 9090) == expected
 
 
 def test_the_rules_of_the_fixture_parse() -> None:
