@@ -15,7 +15,7 @@ JOBS ?= $(shell nproc)
 # Integration tests mostly wait for real programs: more at a time than there are cores.
 WAITERS ?= 4
 
-.PHONY: run demo test check lint types unit conformance integration armhf kills fuzz bench-query bench-lag bench-scrape bench-storage bench-edge bench-frames bench-promql docs format clean
+.PHONY: run demo test check lint types unit conformance integration armhf kills fuzz fuzz-api bench-query bench-lag bench-scrape bench-storage bench-edge bench-frames bench-promql docs format clean
 
 run: $(VENV)/.run ## hub and one agent on this machine, discovered, queried, alerting
 	@$(BIN)/bramblectl run --data $(DATA)/run $(if $(HUB_PORT),--hub-port $(HUB_PORT)) $(if $(EDGE_PORT),--edge-port $(EDGE_PORT)) $(ARGS)
@@ -77,6 +77,9 @@ FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.dev ## atheris on the PromQL parser, until it finds something or FUZZ_SECONDS are over
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	$(BIN)/python -m tests.fuzz.promql_parser -max_total_time=$(FUZZ_SECONDS) -max_len=300 -timeout=10
+
+fuzz-api: $(VENV)/.dev ## schemathesis on a started hub, for FUZZ_SECONDS
+	$(BIN)/python -m tests.fuzz.api --seconds $(FUZZ_SECONDS) $(ARGS)
 
 docs: $(VENV)/.dev ## renew the reference parts of edge/README.md and hub/README.md
 	$(BIN)/python -m tests.reference
