@@ -52,6 +52,7 @@ from hub.memory import sized, total
 from hub.metrics import IntakeMetrics, add_connections, add_views, make_registry
 from hub.notices import RELOAD_FAILED, Notices
 from hub.options import Options
+from hub.peer_metrics import add_peer_names
 from hub.query_log import QueryLog
 from hub.rules import Histograms, RowWriter, RuleManager, RuleOptions, evaluator, store_writers
 from hub.views import FleetRows, Targets
@@ -240,13 +241,21 @@ class Hub:
             config=lambda: (self._reloaded, self._loaded_at / 1000),
         )
         self._follow = lambda loaded: self._apply(loaded, puller, scrapes, rules)
+        views = Targets(fleet, scrapes, browser, store, clock, bramble.timeout)
+        add_peer_names(
+            registry,
+            store=store.stats,
+            pools=lambda: (views.pools(), [target.scrape_pool for target in views.active()]),
+            subscribers=lambda: self._notices.listeners,
+            retention_ms=options.retention_ms,
+        )
         state = ApiState(
             clock=clock,
             querier=store,
             executor=querying,
             engine=engine,
             rules=rules,
-            targets=Targets(fleet, scrapes, browser, store, clock, bramble.timeout),
+            targets=views,
             fleet=fleet_rows,
             panel=panel,
             build=BuildInfo(version=program_version()),

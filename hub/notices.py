@@ -34,6 +34,11 @@ class Notices:
         """What holds now, oldest first."""
         return list(self._notes.values())
 
+    @property
+    def listeners(self) -> int:
+        """How many listen now."""
+        return len(self._listeners)
+
     def add(self, text: str, at: Millis) -> None:
         """Something holds from now on; said once, however often it is added."""
         if text not in self._notes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Summary
 
 from common.clock import Clock
 from common.errors import BrambleError, LimitError, QueryError
@@ -97,6 +97,12 @@ class RuleMetrics:
         self.last = gauge("prometheus_rule_group_last_evaluation_timestamp_seconds", "When it was last evaluated.")
         self.duration = gauge("prometheus_rule_group_last_duration_seconds", "How long its last evaluation took.")
         self.rules = gauge("prometheus_rule_group_rules", "Rules in the group.")
+        self.rule_seconds = Summary(
+            "prometheus_rule_evaluation_duration_seconds", "How long evaluations of a rule took.", registry=registry
+        )
+        self.group_seconds = Summary(
+            "prometheus_rule_group_duration_seconds", "How long evaluations of a group took.", registry=registry
+        )
         self._all = (
             self.evaluations,
             self.failures,
@@ -310,6 +316,7 @@ class RuleManager:
         slot.last_evaluation = now
         self._metrics.last.labels(key).set(now / 1000)
         self._metrics.duration.labels(key).set(slot.duration)
+        self._metrics.group_seconds.observe(slot.duration)
 
     async def _rule(self, slot: _GroupSlot, each: _RuleSlot, now: Millis) -> None:
         began = self._clock.monotonic()
@@ -341,12 +348,14 @@ class RuleManager:
             self._metrics.failures.labels(key).inc()
             if error != each.status.last_error:
                 _log.warn("rule evaluation failed", group=key, rule=each.rule.name, error=error)
+        spent = self._clock.monotonic() - began
+        self._metrics.rule_seconds.observe(spent)
         each.status = RuleStatus(
             each.rule,
             health="err" if error else "ok",
             last_error=error,
             last_evaluation=now,
-            duration=self._clock.monotonic() - began,
+            duration=spent,
             alerts=tuple(each.state.alerts.values()),
             restored=each.state.restored,
         )

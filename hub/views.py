@@ -72,7 +72,7 @@ class Targets:
                 last_scrape=stranger.last_attempt,
                 last_duration=stranger.last_duration,
             )
-            for stranger in self._fleet.strangers.values()
+            for stranger in list(self._fleet.strangers.values())
         )
         if self._browser is not None and self._browser.problem:
             found.append(

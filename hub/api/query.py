@@ -106,6 +106,8 @@ async def _answer(
         return respond(await request.app[RUNNER].run(job, timeout), JSON)
     finally:
         spent = clock.monotonic() - asked
+        if query.result is not None:
+            request.app[RUNNER].samples.inc(query.result.samples_read)
         slow = state.slow_query_ms()
         if slow and spent * 1000 >= slow:
             request.app[RUNNER].slow.inc()

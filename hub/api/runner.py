@@ -38,6 +38,7 @@ class QueryRunner:
             "prometheus_engine_query_duration_seconds", "Time of queries by part.", ["slice"], registry=registry
         )
 
+        self.samples = Counter("prometheus_engine_query_samples", "Samples that queries read.", registry=registry)
         self.slow = Counter(
             "bramble_hub_slow_queries", "Queries that took longer than bramble.slow_query.", registry=registry
         )

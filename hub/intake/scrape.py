@@ -415,7 +415,8 @@ class ScrapeManager:
 
     def states(self) -> list[TargetState]:
         """All targets, by job in the configuration's order."""
-        return [scraper.state for scraper, _ in self._running.values()]
+        # A list of its own first: /metrics asks from another thread.
+        return [scraper.state for scraper, _ in list(self._running.values())]
 
     async def run(self) -> None:
         """Scrape until cancelled. A target that is no longer wanted gets stale markers."""
