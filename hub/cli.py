@@ -15,7 +15,7 @@ from common.logs import EventLog
 from common.supervisor import until_signal
 from common.units import format_duration, parse_duration
 from hub.config import DEFAULT_FILE, parse_address
-from hub.options import FEATURES, Options
+from hub.options import ALWAYS_ON, FEATURES, IGNORED_FEATURES, Options
 
 PROGRAM = "bramble-hub"
 _log = EventLog("hub")
@@ -230,8 +230,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: error: {err}", file=sys.stderr)
         return 2
     logs.setup(chosen.log_level)
-    for unknown in sorted(chosen.features - FEATURES):
-        _log.warn("unknown option for --enable-feature", option=unknown)
+    for name in sorted(chosen.features - FEATURES - ALWAYS_ON):
+        known = name in IGNORED_FEATURES
+        event = "this feature of Prometheus changes nothing here" if known else "unknown option for --enable-feature"
+        _log.warn(event, option=name)
     allow_open_files()
     try:
         hub = Hub(chosen, loaded, SystemClock())

@@ -20,6 +20,33 @@ FEATURES = frozenset(
 )
 """Names of `--enable-feature`, as Prometheus has them."""
 
+ALWAYS_ON = frozenset({"promql-at-modifier", "promql-negative-offset", "native-histograms"})
+IGNORED_FEATURES = frozenset(
+    {
+        "agent",
+        "auto-gomaxprocs",
+        "auto-gomemlimit",
+        "auto-reload-config",
+        "concurrent-rule-eval",
+        "created-timestamp-zero-ingestion",
+        "delayed-compaction",
+        "exemplar-storage",
+        "expand-external-labels",
+        "extra-scrape-metrics",
+        "memory-snapshot-on-shutdown",
+        "metadata-wal-records",
+        "new-service-discovery-manager",
+        "no-default-scrape-port",
+        "old-ui",
+        "otlp-deltatocumulative",
+        "otlp-native-delta-ingestion",
+        "promql-per-step-stats",
+        "remote-write-receiver",
+        "use-uncached-io",
+    }
+)
+"""Names that Prometheus 3 takes (`prometheus --help`, its page on feature flags) and that change nothing here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
