@@ -32,6 +32,7 @@ _MATCH_TYPES = (MatchType.EQ, MatchType.NE, MatchType.RE, MatchType.NRE)
 MAX_QUERIES = 100
 """Queries that one request may hold."""
 
+_EXACT = float(1 << 53)
 _DIGIT_LIMITS = [1 << (7 * digits) for digits in range(1, 10)]
 
 
@@ -115,36 +116,50 @@ def encode_series(
     timestamps: NDArray[np.int64],
     values: NDArray[np.float64],
     histograms: Iterable[tuple[int, FloatHistogram | None]] = (),
+    *,
+    integers: bool = False,
 ) -> bytes:
-    """A `prometheus.TimeSeries` with these samples, and native histograms with their times (None: staleness marker)."""
+    """A `prometheus.TimeSeries` with these samples, and native histograms with their times, as `encode_histogram`."""
     parts = [write_bytes(1, write_text(1, name) + write_text(2, value)) for name, value in labels]
     parts.append(_encode_samples(timestamps, values))
-    parts += [write_bytes(4, encode_histogram(ms, each)) for ms, each in histograms]
+    parts += [write_bytes(4, encode_histogram(ms, each, integers)) for ms, each in histograms]
     return b"".join(parts)
 
 
-def encode_histogram(ms: int, histogram: FloatHistogram | None) -> bytes:
-    """A `prometheus.Histogram` of floats; None is a staleness marker."""
-    if histogram is None:
-        # The kind of counts is a oneof: an empty one would be an integer histogram.
-        return write_double(2, 0.0) + write_double(3, STALE_NAN) + write_int(15, ms)
-    parts = [
-        write_double(2, histogram.count),
-        write_double(3, histogram.sum),
-        write_int(4, histogram.schema << 1 ^ histogram.schema >> 31),
-        write_double(5, histogram.zero_threshold),
-        write_double(7, histogram.zero_count),
-    ]
-    for number, side in ((8, histogram.negative), (11, histogram.positive)):
-        spans, counts = to_spans(side)
-        for offset, length in spans:
-            parts.append(write_bytes(number, write_int(1, offset << 1 ^ offset >> 63) + write_int(2, length)))
-        if counts:
-            parts.append(write_bytes(number + 2, struct.pack(f"<{len(counts)}d", *counts)))
-    parts += [write_int(14, histogram.hint), write_int(15, ms)]
-    if histogram.custom:
-        parts.append(write_bytes(16, struct.pack(f"<{len(histogram.custom)}d", *histogram.custom)))
-    return b"".join(parts)
+def encode_histogram(ms: int, histogram: FloatHistogram | None, integers: bool = False) -> bytes:
+    """A `prometheus.Histogram`; None is a staleness marker.
+
+    It is one of floats, or with `integers` one of integers wherever its counts allow that.
+    """
+    shown = histogram or FloatHistogram(sum=STALE_NAN)
+    whole = integers and _is_whole(shown)
+    # The kinds of count and zero count are a oneof each.
+    parts = [write_int(1, int(shown.count)) if whole else write_double(2, shown.count), write_double(3, shown.sum)]
+    if histogram is not None:
+        parts += [write_int(4, shown.schema << 1 ^ shown.schema >> 31), write_double(5, shown.zero_threshold)]
+        parts.append(write_int(6, int(shown.zero_count)) if whole else write_double(7, shown.zero_count))
+        for number, side in ((8, shown.negative), (11, shown.positive)):
+            spans, counts = to_spans(side)
+            for offset, length in spans:
+                parts.append(write_bytes(number, write_int(1, offset << 1 ^ offset >> 63) + write_int(2, length)))
+            if counts and whole:
+                deltas = [int(count - before) for before, count in pairwise([0.0, *counts])]
+                packed = b"".join(write_varint(delta << 1 ^ delta >> 63) for delta in deltas)
+                parts.append(write_bytes(number + 1, packed))
+            elif counts:
+                parts.append(write_bytes(number + 2, struct.pack(f"<{len(counts)}d", *counts)))
+        parts.append(write_int(14, shown.hint))
+        if shown.custom:
+            parts.append(write_bytes(16, struct.pack(f"<{len(shown.custom)}d", *shown.custom)))
+    return b"".join((*parts, write_int(15, ms)))
+
+
+def _is_whole(histogram: FloatHistogram) -> bool:
+    """Whether it could have come as a histogram of integers."""
+    counts = np.concatenate([histogram.positive.counts, histogram.negative.counts, [histogram.zero_count]])
+    whole = bool(((counts >= 0) & (counts < _EXACT) & (np.rint(counts) == counts)).all())
+    total, found = float(histogram.count), float(counts.sum())
+    return whole and total.is_integer() and (total == found or (total > found and histogram.sum != histogram.sum))
 
 
 def encode_result(series: Iterable[bytes]) -> bytes:

@@ -107,7 +107,10 @@ async def read(request: web.Request) -> web.StreamResponse:
 def _series(
     querier: Querier, query: ReadQuery, external: Labels, budget: QueryBudget
 ) -> Iterator[tuple[Labels, bytes]]:
-    """The query's series with their encoded samples; external labels are matched and added as in Prometheus."""
+    """The query's series with their encoded samples; external labels are matched and added as in Prometheus.
+
+    Histograms go as such of integers where they can: Prometheus 3.5 trips over those of floats.
+    """
     native: dict[Labels, list[tuple[int, FloatHistogram | None]]] = {}
     none = np.empty(0)
     for batch in querier.select(_inside(query.matchers, external), query.start, query.end, query.hints, budget):
@@ -123,11 +126,11 @@ def _series(
                 values = np.where(line.stale, STALE_NAN, values)
             budget.hold(len(values))
             full = external.merge(labels) if len(external) else labels
-            yield full, encode_series(full, line.timestamps, values, native.pop(labels, ()))
+            yield full, encode_series(full, line.timestamps, values, native.pop(labels, ()), integers=True)
         budget.release_batch()
     for labels, samples in native.items():
         full = external.merge(labels) if len(external) else labels
-        yield full, encode_series(full, none.astype(np.int64), none, samples)
+        yield full, encode_series(full, none.astype(np.int64), none, samples, integers=True)
 
 
 def _inside(matchers: Sequence[Matcher], external: Labels) -> list[Matcher]:

@@ -1,6 +1,7 @@
 """Remote read: requests to queries, samples to answers."""
 
 import contextlib
+import math
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import FormatError
+from common.histogram import CUSTOM_SCHEMA, FloatHistogram, ResetHint, side
 from common.labels import Labels, Matcher, MatchType
 from common.remote.read import (
     MAX_QUERIES,
@@ -82,3 +84,30 @@ def test_encoded_samples_decode_to_the_same(samples):
 def test_any_bytes_are_a_request_or_are_refused(data):
     with contextlib.suppress(FormatError):
         decode_request(data)
+
+
+@pytest.mark.parametrize("integers", [True, False])
+@pytest.mark.parametrize(
+    "histogram",
+    [
+        FloatHistogram(
+            -1, 10, 2.5, 3, 0.25, side(-4, [1.0, 0, 0, 0, 0, 2.0]), side(7, [4.0]), hint=ResetHint.NOT_RESET
+        ),
+        FloatHistogram(2, 1.5, 2.5, 0.5, 0.0, side(0, [1.0])),
+        FloatHistogram(CUSTOM_SCHEMA, 3, 1.0, positive=side(1, [3.0]), custom=(1.0, 2.0)),
+        FloatHistogram(0, 5, math.nan, positive=side(0, [2.0])),
+        FloatHistogram(),
+        None,
+    ],
+)
+def test_a_histogram_reads_back(histogram: FloatHistogram | None, integers: bool) -> None:
+    none = np.empty(0, np.int64)
+    encoded = encode_series(Labels.of(__name__="h"), none, np.empty(0), [(5, histogram)], integers=integers)
+    ((sample,),) = Decoder().decode_v1(encode_result([encoded])).histograms.values()
+    back = sample.histogram()
+    assert sample.timestamp == 5
+    assert (back is None) is (histogram is None)
+    assert sample.integer is (integers and (histogram is None or histogram.zero_count != 0.5))
+    if back is not None and histogram is not None:
+        assert back.equals(histogram)
+        assert back.hint is histogram.hint
