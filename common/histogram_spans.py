@@ -16,6 +16,8 @@ MIN_SCHEMA, MAX_SCHEMA = -4, 8
 MAX_REDUCED_SCHEMA = 52
 """Finer resolutions than MAX_SCHEMA are brought to that."""
 
+_INT32 = -(2**31), 2**31 - 1
+
 Buckets = tuple[Sequence[tuple[int, int]], Sequence[float]]
 """Spans (offset: the first bucket index, then the gap to the span before; length), and the counts of their buckets."""
 
@@ -90,6 +92,8 @@ def _side(name: str, spans: Sequence[tuple[int, int]], counts: Sequence[float]) 
         if number and offset < 0:
             raise FormatError(f"{name} side: span number {number + 1} with offset {offset} is negative")
         at += offset
+        if not _INT32[0] <= at <= _INT32[1] - length:
+            raise FormatError(f"{name} side: span number {number + 1} lies at bucket {at}, which has no bounds")
         places += range(at, at + length)
         at += length
     values = np.array(counts, np.float64)

@@ -315,6 +315,8 @@ def check_histogram(histogram: FloatHistogram, labels: Labels, most: int) -> Non
     if not (MIN_KEPT_SCHEMA <= histogram.schema <= MAX_KEPT_SCHEMA or histogram.is_custom):
         raise FormatError(f"histogram of {labels} has the unknown schema {histogram.schema}")
     for side in (histogram.positive, histogram.negative):
+        if abs(side.offset) >= 1 << 31:
+            raise FormatError(f"histogram of {labels} has a bucket {side.offset}, which has no bounds")
         if len(side.counts) > most:
             raise FormatError(
                 f"histogram of {labels} spans {len(side.counts)} buckets; at most {most} are taken "

@@ -1,6 +1,10 @@
 """Native histograms over protobuf: read from what client libraries send, written for those who federate."""
 
+import contextlib
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.errors import ExpositionError
 from common.exposition.protobuf import expose
@@ -99,3 +103,13 @@ def test_what_is_written_reads_back() -> None:
     assert [each.timestamp for each in found.histograms] == [0, 1000, 2000]
     assert all(each.histogram.equals(samples[number]) for number, each in enumerate(found.histograms))
     assert [each.histogram.hint for each in found.histograms] == [samples[number].hint for number in range(3)]
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 255))
+def test_garbage_gives_histograms_or_a_named_error(more: bytes, at: int, byte: int) -> None:
+    body = bytearray(INTEGER + more)
+    body[at % len(body)] = byte
+    with contextlib.suppress(ExpositionError):
+        for each in expose(family(bytes(body)), native=True).histograms:
+            assert each.labels == H

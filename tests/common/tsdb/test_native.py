@@ -110,6 +110,7 @@ def test_a_counter_takes_few_bytes_in_a_group() -> None:
     ("histogram", "text"),
     [
         (FloatHistogram(schema=9), "unknown schema 9"),
+        (FloatHistogram(positive=Side(1 << 31, np.ones(1))), "a bucket 2147483648, which has no bounds"),
         (FloatHistogram(positive=side(0, [1.0] * 101)), "spans 101 buckets; at most 100"),
         (FloatHistogram(negative=side(0, [1.0, *[0.0] * 200, 1.0])), "spans 202 buckets"),
         (FloatHistogram(schema=CUSTOM_SCHEMA, custom=tuple(map(float, range(101)))), "101 custom bounds"),
