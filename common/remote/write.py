@@ -550,8 +550,12 @@ def _histogram(data: bytes, at: int, end: int) -> HistogramSample:
         elif kind == BYTES and value > (3 if number in deltas else 8) * MAX_BUCKETS:
             raise _too_many()
         elif number in deltas:
+            if kind != BYTES:
+                need(number, kind, VARINT)
             deltas[number] += packed_varints(data, where, value) if kind == BYTES else [value]
         elif number in counts:
+            if kind != BYTES:
+                need(number, kind, FIXED64)
             counts[number] += packed_doubles(data, where, value) if kind == BYTES else (read_double(data, where),)
         elif kind == VARINT:
             integers[number] = value

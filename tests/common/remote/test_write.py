@@ -252,3 +252,10 @@ def test_more_buckets_than_a_request_may_have_are_refused(monkeypatch: pytest.Mo
     many = write_bytes(4, write_bytes(12, bytes(100)))
     with pytest.raises(WireError, match="more than 10 buckets in one request"):
         decode(series(UP, one * 2 if together else many))
+
+
+@pytest.mark.parametrize("field", [9, 10, 12, 13, 16])
+def test_counts_of_another_wire_type_are_refused(field: int) -> None:
+    other = write_int(field, 5) if field in (10, 13, 16) else write_double(field, 5.0)
+    with pytest.raises(WireError, match=f"field {field} has wire type"):
+        decode(series(UP, write_bytes(4, other)))
