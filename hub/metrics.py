@@ -77,6 +77,8 @@ class _Views(Collector):
             ("prometheus_tsdb_head_series", "Series with samples in memory.", stats.series),
             ("prometheus_tsdb_head_chunks", "Chunks in memory.", stats.chunks),
             ("prometheus_tsdb_head_chunks_storage_size_bytes", "Bytes of samples in memory.", stats.head_bytes),
+            ("bramble_hub_packs", "Packs: blocks in memory, until they are due on the disk.", stats.packs),
+            ("bramble_hub_pack_bytes", "Bytes of packs, a part of those of samples in memory.", stats.pack_bytes),
             ("prometheus_tsdb_wal_segment_current", "Segments of the write-ahead log.", stats.wal_segments),
             ("prometheus_tsdb_wal_storage_size_bytes", "Size of the write-ahead log.", stats.wal_bytes),
             ("prometheus_tsdb_head_min_time_seconds", "Oldest sample.", _seconds(stats.first)),

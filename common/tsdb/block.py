@@ -5,7 +5,7 @@ import os
 import struct
 import weakref
 import zlib
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -175,10 +175,14 @@ def pack_footer(footer: Footer, header: bytes) -> bytes:
     return body + struct.pack("<I", zlib.crc32(header, zlib.crc32(body))) + MAGIC
 
 
-def read_footer(descriptor: int, size: int, what: str) -> tuple[int, Footer]:
-    """Block number and footer; FormatError if the file is no whole block."""
-    header = os.pread(descriptor, HEADER.size, 0)
-    tail = os.pread(descriptor, FOOTER.size, max(0, size - FOOTER.size))
+Read = Callable[[int, int], bytes]
+"""Bytes at (offset, length); fewer where they end."""
+
+
+def read_footer(read: Read, size: int, what: str) -> tuple[int, Footer]:
+    """Block number and footer; FormatError if it is no whole block."""
+    header = read(0, HEADER.size)
+    tail = read(max(0, size - FOOTER.size), FOOTER.size)
     if len(header) < HEADER.size or len(tail) < FOOTER.size or header[:4] != MAGIC or tail[-4:] != MAGIC:
         raise FormatError(f"{what}: not a whole block")
     _, version, number = HEADER.unpack(header)
@@ -195,17 +199,25 @@ def read_footer(descriptor: int, size: int, what: str) -> tuple[int, Footer]:
 class Block:
     """A block opened for reading; its file may be unlinked meanwhile. Safe for many threads."""
 
-    def __init__(self, path: Path, cache: DecodeCache, interner: Interner) -> None:
-        """Open; FormatError if the footer or the index is damaged (groups are checked when read), OSError as usual."""
+    def __init__(self, path: Path, cache: DecodeCache, interner: Interner, data: bytes | None = None) -> None:
+        """Open; FormatError if the footer or the index is damaged (groups are checked when read), OSError as usual.
+
+        `data` holds all of it if it is in memory; `path` then is but a name.
+        """
         self.path = path
         self._cache = cache
         self._serial = next(_serials)
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._descriptor = descriptor
-        self._closer = weakref.finalize(self, os.close, descriptor)
-        try:
+        self._closer: Callable[[], object] = _nothing
+        if data is None:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._closer = weakref.finalize(self, os.close, descriptor)
             self.size = os.fstat(descriptor).st_size
-            self.number, self.footer = read_footer(descriptor, self.size, path.name)
+            self._read: Read = lambda offset, length: os.pread(descriptor, length, offset)
+        else:
+            self.size = len(data)
+            self._read = lambda offset, length: data[offset : offset + length]
+        try:
+            self.number, self.footer = read_footer(self._read, self.size, path.name)
             body = self._part(self.footer.index_offset, self.footer.index_length, "index")
             self.index = decode_index(body)
         except BaseException:
@@ -275,7 +287,7 @@ class Block:
             yield from schema.meta
 
     def _part(self, offset: int, length: int, what: str) -> bytes:
-        data = os.pread(self._descriptor, length, offset)
+        data = self._read(offset, length)
         if len(data) != length:
             raise FormatError(f"{self.path.name}: {what} is cut")
         return unpack_part(data, f"{self.path.name}: {what} at {offset}")
@@ -494,6 +506,10 @@ class Block:
                 Group(body).decode()
         for part in range(len(self.index.part_offset)):
             self._part(int(self.index.part_offset[part]), int(self.index.part_length[part]), "timelines")
+
+
+def _nothing() -> None:
+    """What there is to close of a block in memory."""
 
 
 def _positions(rows: NDArray[np.intp]) -> list[int]:

@@ -78,6 +78,8 @@ class Blocks:
 
     def delete(self, deletion: Deletion) -> None:
         """Leave samples out of what is read from blocks that are there now."""
+        # Numbers that no block got are given again after a restart, but none that a deletion is meant for.
+        self._next = max(self._next, deletion.blocks)
         if deletion not in self.deletions and self._affected(deletion):
             self.deletions = (*self.deletions, deletion)
 
@@ -243,10 +245,12 @@ def plan(blocks: Sequence[tuple[int, int, int]], before: int) -> Iterator[tuple[
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockOrigin:
-    """All rows of a block, for a merge, less what was deleted."""
+    """All rows of a block, for a merge, less what was deleted; between two times (inclusive), if they are given."""
 
     block: Block
     deletions: Sequence[Deletion] = ()
+    start: int | None = None
+    end: int | None = None
 
     def metrics(self) -> Mapping[str, int]:
         """As Origin.metrics."""
@@ -264,7 +268,9 @@ class BlockOrigin:
         block = self.block
         gone = _gone(block, self.deletions)
         series = block.of_kind(block.of_metrics(metrics), ValueKind.FLOAT if pool is None else ValueKind.HISTOGRAM)
-        for members, piece in block.pieces(series, block.min, block.max, pool):
+        start = block.min if self.start is None else self.start
+        end = block.max if self.end is None else self.end
+        for members, piece in block.pieces(series, start, end, pool):
             yield _punch(_renamed(piece, block.names(members)), members, gone)
 
 

@@ -10,7 +10,6 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from common.files import Appender, Files
 from common.frames.model import SubSchema
 from common.labels import Labels
 from common.sample import MetricMeta
@@ -41,6 +40,39 @@ BATCH_CELLS: Final = 1 << 22
 GROUP_WORDS: Final = 1 << 20
 """Words of a group of histograms, unless one alone has more."""
 MAX_BLOCK_BYTES: Final = 1 << 30
+
+
+class Sink(Protocol):
+    """Where the bytes of a block go: a part of `common.files.Appender`."""
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Append all of `data`."""
+        ...
+
+    def sync(self) -> None:
+        """Make everything written durable."""
+        ...
+
+    def close(self) -> None:
+        """Release it; idempotent."""
+        ...
+
+
+class Output(Protocol):
+    """Where blocks come into being: a part of `common.files.Files`."""
+
+    def create(self, path: Path) -> Sink:
+        """A new, empty one."""
+        ...
+
+    def unlink(self, path: Path) -> None:
+        """Remove one; a missing one is no error."""
+        ...
 
 
 class Origin(Protocol):
@@ -74,10 +106,10 @@ _TARGET_LABELS: Final = ("instance", "job")
 class BlockWriter:
     """Writes one block, metric by metric. Use `build`."""
 
-    def __init__(self, files: Files, path: Path, number: int, shape: Shape) -> None:
+    def __init__(self, files: Output, path: Path, number: int, shape: Shape) -> None:
         self._shape = shape
         self._header = HEADER.pack(MAGIC, VERSION, number)
-        self._file: Appender = files.create(path)
+        self._file = files.create(path)
         self._file.write(self._header)
         self._targets: dict[Labels, int] = {}
         self._metrics: list[MetricEntry] = []
@@ -283,7 +315,7 @@ class _Row:
 
 
 def build(
-    files: Files,
+    files: Output,
     directory: Path,
     number: Callable[[], int],
     origins: Sequence[Origin],

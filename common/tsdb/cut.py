@@ -112,6 +112,11 @@ def ranges(timestamps: Iterable[NDArray[np.int64]], before: int) -> list[tuple[i
     ]
 
 
+def touched(low: int, high: int) -> NDArray[np.int64]:
+    """A timestamp in each window that meets the two times (inclusive), for `ranges`."""
+    return np.arange(low // WINDOW, high // WINDOW + 1) * WINDOW
+
+
 def due(newest: int, oldest: int) -> int | None:
     """Up to where the head should be cut now (exclusive), or None: what is older than an hour, in whole windows."""
     before = (newest - HOUR) // WINDOW * WINDOW

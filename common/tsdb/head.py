@@ -8,51 +8,9 @@ from numpy.typing import NDArray
 
 from common.frames.model import ABSENT, PRESENT, STALE
 from common.tsdb.join import L, Line, Piece
-from common.tsdb.rows import Group, encode_rows
 
 SLOTS = 120
 """Slots of a full chunk."""
-_SEAL_ROWS = 128
-
-
-class Sealed:
-    """Values [T, S] of a full chunk, packed as the row groups of blocks are, without the second compression."""
-
-    __slots__ = ("_groups", "_keep", "nbytes", "shape")
-
-    def __init__(self, values: NDArray[np.float64]) -> None:
-        self.shape = values.shape
-        self._groups = [
-            Group(encode_rows(values[:, at : at + _SEAL_ROWS].T)) for at in range(0, values.shape[1], _SEAL_ROWS)
-        ]
-        self.nbytes = sum(group.size for group in self._groups)
-        self._keep: NDArray[np.intp] | None = None
-
-    def only(self, slots: NDArray[np.intp]) -> "Sealed":
-        """Some of the slots, without unpacking anything."""
-        part = Sealed.__new__(Sealed)
-        part._groups, part.nbytes = self._groups, self.nbytes
-        part._keep = slots if self._keep is None else self._keep[slots]
-        part.shape = (len(slots), self.shape[1])
-        return part
-
-    def read(self, columns: NDArray[np.intp]) -> NDArray[np.float64]:
-        """Some columns as rows: [len(columns), T]."""
-        values = self._read(columns)
-        return values if self._keep is None else values[:, self._keep]
-
-    def _read(self, columns: NDArray[np.intp]) -> NDArray[np.float64]:
-        if not len(columns):
-            return np.empty((0, self._groups[0].slots if self._groups else 0))
-        group_of = columns // _SEAL_ROWS
-        if group_of[0] == group_of[-1] and (group_of == group_of[0]).all():
-            group = int(group_of[0])
-            return self._groups[group].decode(columns - group * _SEAL_ROWS)
-        out = np.empty((len(columns), self._groups[0].slots))
-        for group in np.unique(group_of).tolist():
-            mine = np.flatnonzero(group_of == group)
-            out[mine] = self._groups[group].decode(columns[mine] - group * _SEAL_ROWS)
-        return out
 
 
 class Stack:
@@ -60,7 +18,7 @@ class Stack:
 
     __slots__ = ("_ends", "_parts")
 
-    def __init__(self, parts: "Sequence[NDArray[np.float64] | Sealed]") -> None:
+    def __init__(self, parts: Sequence[NDArray[np.float64]]) -> None:
         self._parts = parts
         self._ends = np.cumsum([part.shape[0] for part in parts])
 
@@ -75,7 +33,7 @@ class Stack:
         return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
 
-Values = NDArray[np.float64] | Sealed
+Values = NDArray[np.float64]
 """[T, S], of a closed chunk in the order of rows."""
 
 
@@ -86,8 +44,6 @@ def read_columns(
     if isinstance(values, Stack):
         assert isinstance(slots, slice)
         return values.read(slots, columns)
-    if isinstance(values, Sealed):
-        return values.read(columns)[:, slots]
     if isinstance(slots, slice) and values.flags.f_contiguous:
         return values.T[columns, slots]
     return values[slots][:, columns].T
@@ -183,30 +139,11 @@ class Chunk:
         self.patterns: list[NDArray[np.uint8] | None] = [None]
         self._ids: dict[bytes, int] = {}
 
-    @property
-    def sealed(self) -> bool:
-        """Whether the values are compressed; then nothing can be appended."""
-        return isinstance(self.values, Sealed)
-
     def close(self) -> None:
         """Take no more slots, and have each row's values side by side, as queries read them. Views stay as they are."""
         if not self.closed:
             self.closed = True
-            assert not isinstance(self.values, Sealed)
             self.values = np.asfortranarray(self.values[: self.slots])
-
-    def seal(self) -> None:
-        """Close and pack the values. Views stay as they are."""
-        if not isinstance(self.values, Sealed):
-            self.closed = True
-            values = self.values[: self.slots].copy()
-            for at, pattern in enumerate(self.pattern[: self.slots].tolist()):
-                states = self.patterns[pattern]
-                if states is not None:
-                    # What is in cells without a sample means nothing: let it cost nothing.
-                    void = states != PRESENT
-                    values[at, void] = values[at - 1, void] if at else 0.0
-            self.values = Sealed(values)
 
     @property
     def size(self) -> int:
@@ -226,7 +163,6 @@ class Chunk:
         if new > len(self.times):
             self._grow(new)
         self.times[old:new] = timestamps
-        assert not isinstance(self.values, Sealed)
         self.values[old:new] = values.T
         self.arrival[old:new] = np.arange(arrival, arrival + count)
         if presence is None or (presence == PRESENT).all():
@@ -271,11 +207,7 @@ class Chunk:
             return None
         rest = Chunk(self.rows)
         rest.times = self.times[keep]
-        if isinstance(self.values, Sealed):
-            rest.values = self.values.only(keep)
-            rest.closed = True
-        else:
-            rest.values = read_columns(self.values, keep, np.arange(self.rows)).T.copy()
+        rest.values = read_columns(self.values, keep, np.arange(self.rows)).T.copy()
         rest.pattern, rest.arrival = self.pattern[keep], self.arrival[keep]
         rest.patterns, rest._ids = self.patterns, self._ids
         rest.slots = len(keep)
@@ -315,8 +247,7 @@ class Chunk:
     def view(self) -> View:
         """The content as it is now; later appends don't change it."""
         n = self.slots
-        values = self.values if isinstance(self.values, Sealed) else self.values[:n]
-        return View(self.times[:n], values, self.pattern[:n], self.patterns, self.arrival[:n], self.ordered)
+        return View(self.times[:n], self.values[:n], self.pattern[:n], self.patterns, self.arrival[:n], self.ordered)
 
 
 def pieces(

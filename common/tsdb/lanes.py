@@ -184,6 +184,7 @@ class Lanes:
         if chunk.slots and frame.timestamps[0] <= chunk.last:
             self.late += slots
         chunk.append(frame.timestamps, frame.values, frame.presence, self.arrival)
+        strand.newest = max(strand.newest, chunk.last)
         if frame.provisional is not None and boot:
             source.clock.wait(frame.provisional, self.arrival, slots, int(frame.timestamps[0]))
         self.arrival += slots
@@ -219,6 +220,7 @@ class Lanes:
                 chunk.arrival = np.arange(self.arrival, self.arrival + len(chunk.arrival))
                 self.arrival += len(chunk.arrival)
             rest.chunks[:0] = strand.chunks
+            rest.newest = max([rest.newest, *(chunk.last for chunk in strand.chunks)])
 
     def overdue(self, seconds: float) -> list[tuple[Source, bytes]]:
         """Boots whose correction some samples have waited for longer than that, or too many of them."""
@@ -293,21 +295,23 @@ class Lanes:
         native = self.histograms.view() if _meets(self.histograms.bounds, start, end) else None
         return Chosen(found, self.loose.view() if inside else None, native)
 
-    def trim(self, before: int, arrival: int) -> bool:
-        """Drop settled samples below `before` that came before `arrival`; True if loose series got new numbers."""
+    def drop(self, before: int, arrival: int) -> None:
+        """Let go of settled samples below `before` that came before `arrival`; their series stay known."""
         for source in self.sources.values():
             for strand in source.strands.values():
-                if strand.held is not None:
-                    continue
-                rest = [chunk.without(before, arrival) for chunk in strand.chunks]
-                strand.chunks = [chunk for chunk in rest if chunk is not None]
-        self._forget()
+                if strand.held is None:
+                    rest = [chunk.without(before, arrival) for chunk in strand.chunks]
+                    strand.chunks = [chunk for chunk in rest if chunk is not None]
         self.loose.drop(before, arrival)
         self.histograms.drop(before, arrival)
+
+    def forget(self, before: int) -> bool:
+        """Forget series without samples here whose newest was below `before`; True if loose series got new numbers."""
+        self._forget(before)
         return self._renumber(before)
 
     def _renumber(self, before: int) -> bool:
-        """Forget loose series without samples, newest below `before`, once they are most; True if numbers changed."""
+        """Do so for loose series, once they are most of them."""
         old = self.loose.table
         keep = old.seen >= before
         keep[self.loose.series] = True
@@ -320,11 +324,11 @@ class Lanes:
         self.histograms.renumber(table, used)
         return True
 
-    def _forget(self) -> None:
-        """Drop strands without chunks and schemas without strands."""
+    def _forget(self, before: int) -> None:
+        """Drop strands without chunks and with nothing newer, and schemas without strands."""
         now = self._clock.monotonic()
         for source in self.sources.values():
-            dead = [key for key, strand in source.strands.items() if not strand.chunks]
+            dead = [key for key, each in source.strands.items() if not each.chunks and each.newest < before]
             for key in dead:
                 del source.strands[key]
             if dead:
@@ -354,17 +358,6 @@ class Lanes:
         self.loose.delete(deletion.matchers, deletion.start, deletion.end)
         self.histograms.delete(deletion.matchers, deletion.start, deletion.end)
 
-    def unsealed(self) -> list[Chunk]:
-        """Full chunks that are not compressed, the oldest arrivals first."""
-        strands = [strand for source in self.sources.values() for strand in source.strands.values()]
-        full = [
-            chunk
-            for strand in strands
-            for chunk in strand.chunks
-            if not chunk.sealed and (chunk.slots >= SLOTS or chunk is not strand.chunks[-1])
-        ]
-        return sorted(full, key=lambda each: int(each.arrival[0]))
-
     # About itself
 
     def chunks(self) -> list[Chunk]:
@@ -375,6 +368,13 @@ class Lanes:
     def size(self) -> int:
         """Bytes of samples."""
         return sum(chunk.size for chunk in self.chunks()) + self.loose.size + self.histograms.size
+
+    @property
+    def settled_size(self) -> int:
+        """Bytes of samples that wait for no correction."""
+        strands = [strand for source in self.sources.values() for strand in source.strands.values()]
+        chunks = sum(chunk.size for strand in strands if strand.held is None for chunk in strand.chunks)
+        return chunks + self.loose.size + self.histograms.size
 
     def bounds(self, settled: bool = False) -> tuple[int, int] | None:
         """Lowest and highest timestamp, of those samples only that wait for no correction if `settled`."""

@@ -14,6 +14,8 @@ from common.tsdb.join import Line, Piece, mix
 
 TAIL = 1 << 15
 """Samples that wait to be sorted, at most."""
+LARGE = 1 << 21
+"""Samples of a part that is not merged any more: others wait while one is."""
 NOBODY = Target(Labels())
 
 
@@ -258,7 +260,8 @@ def _sorted(
 
 
 class Loose:
-    """The samples: a small tail in order of arrival, before it sorted parts, each over twice as large as the next.
+    """The samples: a small tail in order of arrival, before it sorted parts, each over twice as large as the next or
+    large enough.
 
     Not thread-safe; views stay as they are.
     """
@@ -352,7 +355,7 @@ class Loose:
 
     def _add(self, part: Part) -> None:
         parts = [*self._parts, part]
-        while len(parts) > 1 and len(parts[-2]) <= 2 * len(parts[-1]):
+        while len(parts) > 1 and len(parts[-2]) <= min(2 * len(parts[-1]), LARGE):
             newer, older = parts.pop(), parts.pop()
             parts.append(
                 _sorted(

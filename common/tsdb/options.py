@@ -29,9 +29,9 @@ class StoreOptions:
     max_schemas_per_hour: int = 120
     """New schemas of one source in an hour."""
     seal_bytes: int = 64 << 20
-    """Samples in memory beyond which full chunks are compressed there."""
+    """Samples in memory as they came, beyond which they are packed there."""
     max_head_bytes: int = 0
-    """Samples in memory beyond which appends are refused until the next cut; 0 for no limit."""
+    """Samples in memory, packed or not, beyond which appends are refused until the next cut; 0 for no limit."""
     max_provisional_ms: int = 6 * 3_600_000
     """How long samples with an estimated time wait, in memory and in the log, for the correction that moves them."""
     max_pending_bytes: int = 64 << 20
@@ -68,6 +68,9 @@ class StoreStats:
     schemas: int
     chunks: int
     head_bytes: int
+    """Samples in memory, packed or not."""
+    packs: int
+    pack_bytes: int
     loose_samples: int
     first: int | None
     last: int | None

@@ -168,9 +168,12 @@ class Held:
 
 
 class Strand:
-    """Chunks of one lane of a source under one schema and one version of its target labels; the last one may grow."""
+    """Chunks of one lane of a source under one schema and one version of its target labels; the last one may grow.
 
-    __slots__ = ("chunks", "held", "lane", "schema", "target")
+    `newest` is the highest timestamp it has had: samples leave for packs, their series stay known until a cut.
+    """
+
+    __slots__ = ("chunks", "held", "lane", "newest", "schema", "target")
 
     def __init__(self, lane: int, schema: StoredSchema, target: Target, held: Held | None = None) -> None:
         self.lane = lane
@@ -178,6 +181,7 @@ class Strand:
         self.target = target
         self.held = held
         self.chunks: list[Chunk] = []
+        self.newest = -(1 << 63)
 
 
 class Ledger:

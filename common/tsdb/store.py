@@ -3,7 +3,8 @@
 import operator
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,20 +30,20 @@ from common.frames.ranges import Have, format_have, parse_have
 from common.histogram import FloatHistogram
 from common.labels import Labels, Matcher
 from common.order import in_order
-from common.sample import MetricMeta, Millis, families
+from common.sample import MetricMeta, Millis
 from common.tsdb.block import Block
 from common.tsdb.blocks import Blocks
-from common.tsdb.build import Shape
 from common.tsdb.cache import DecodeCache
 from common.tsdb.cardinality import Cardinality, cardinality
 from common.tsdb.clocks import decode_correction, encode_correction
-from common.tsdb.cut import HeadOrigin, due, ranges
+from common.tsdb.cut import HeadOrigin
 from common.tsdb.deletion import Deletion
 from common.tsdb.index import LabelCache
 from common.tsdb.lanes import Chosen, Lanes
 from common.tsdb.native import Stored, check_histogram
 from common.tsdb.native import decode as decode_histogram
 from common.tsdb.options import Appended, Outcome, StoreOptions, StoreStats
+from common.tsdb.packs import Packs
 from common.tsdb.querier import Budget, RowBatch, SelectHints
 from common.tsdb.records import (
     pack_histograms,
@@ -58,9 +59,12 @@ from common.tsdb.records import (
 from common.tsdb.registry import Source
 from common.tsdb.rows_of import rows_of
 from common.tsdb.snapshot import copy_store
+from common.tsdb.upkeep import Upkeep
 from common.tsdb.wal import NO_TIME, RecordType, Segment, Wal
 
 PAIRS = operator.attrgetter("pairs")
+LOOK_BYTES = 1 << 20
+"""Bytes of the log after which recovery looks at how much memory they took."""
 MAX_METAS = 10
 """Different metadata of one metric family that is kept if it comes apart from schemas."""
 
@@ -90,6 +94,8 @@ class Store:
         self._maintenance = threading.Lock()
         self._blocks = Blocks(path / "blocks", files, self._lock, DecodeCache(options.cache_bytes))
         self._wal = Wal(path / "wal", files, options.wal_segment_bytes, self._lock, self._had)
+        self._packs = Packs(self._blocks.number, self._blocks.cache, self._blocks.interner)
+        self._upkeep = Upkeep(self._head, self._packs, self._blocks, self._wal, options, clock, self._lock, self.commit)
 
     @classmethod
     def open(
@@ -127,7 +133,13 @@ class Store:
             if block.has_histograms:
                 self._head.histograms.settle(block.max + 1)
         before, numbers = -1, dict[int, int]()
+        often, fresh = min(LOOK_BYTES, self._options.seal_bytes), 0
         for segment, oldest, kind, body in self._wal.recover(self._quarantine):
+            fresh += len(body)
+            if fresh > often:
+                fresh = 0
+                if self._upkeep.crowded:
+                    self._upkeep.pack()
             if segment.number != before:
                 before, numbers = segment.number, {}
             try:
@@ -173,8 +185,7 @@ class Store:
                 return self._replay_histograms(segment, body, numbers)
             case RecordType.DELETE:
                 deletion = Deletion.unpack(bytes(body))
-                self._blocks.delete(deletion)
-                head.delete(deletion)
+                self._upkeep.apply(deletion)
         return NO_TIME
 
     def _replay_histograms(self, segment: Segment, body: memoryview, numbers: dict[int, int]) -> int:
@@ -361,7 +372,7 @@ class Store:
             return "paused", self._paused
         if self._wal.pending + size > limits.max_pending_bytes:
             return "max_pending_bytes", f"{limits.max_pending_bytes} bytes wait for a commit"
-        if limits.max_head_bytes and self._head.size + size > limits.max_head_bytes:
+        if limits.max_head_bytes and self._head.size + self._packs.size + size > limits.max_head_bytes:
             return "max_head_bytes", f"samples in memory take {limits.max_head_bytes} bytes"
         return None
 
@@ -497,114 +508,42 @@ class Store:
             return dict(entry.ledger.durable) if entry is not None else {}
 
     def maintain(self) -> None:
-        """Cut, compact and drop what is due; call it every minute or so. Long, but others may go on meanwhile.
+        """Pack, cut, compact and drop what is due; call it every minute or so. Long, but others may go on meanwhile.
 
         StorageError if the disk fails; nothing is lost then, and the next call tries again.
         """
-        with self._maintenance:
-            try:
-                self._release()
-                self._seal()
-                with self._lock:
-                    bounds, settled = self._head.bounds(), self._head.bounds(settled=True)
-                known = [block.max for block in self._blocks.current]
-                if bounds is not None:
-                    known.append(bounds[1])
-                newest = min(max(known, default=0), self._clock.now())
-                before = due(newest, settled[0]) if settled is not None else None
-                if before is not None:
-                    self._cut(before)
-                while self._blocks.compact(newest, self._meta_of):
-                    pass
-                self._retain(newest)
-            except StorageError:
-                raise
-            except OSError as err:
-                raise explain(err, self.path, "--storage.tsdb.path") from err
+        with self._alone():
+            self._upkeep.maintain()
 
-    def _release(self) -> None:
-        """Stop waiting for corrections that should have come; the log says so before blocks do."""
-        with self._lock:
-            for source, boot in self._head.overdue(self._options.max_provisional_ms / 1000):
-                self._wal.begin()
-                self._wal.append(RecordType.RELEASE, source.id + boot)
-                self._head.release(source, boot)
-
-    def _seal(self) -> None:
-        """Compress full chunks while samples take more than `seal_bytes`; others wait for one of them at most."""
-        with self._lock:
-            over = self._head.size - self._options.seal_bytes
-            chunks = self._head.unsealed() if over > 0 else []
-        for chunk in chunks:
-            if over <= 0:
-                break
-            with self._lock:
-                before = chunk.size
-                chunk.seal()
-                over -= before - chunk.size
+    def relieve(self) -> None:
+        """Pack what is in memory if it is much; at once if not. Call it every few seconds."""
+        if self._upkeep.crowded:
+            with self._alone():
+                self._upkeep.pack()
 
     def cut(self, before: int) -> None:
-        """Move all samples below `before` (ms) from the head to blocks. StorageError as `maintain`."""
-        with self._maintenance:
-            try:
-                self._cut(before)
-            except StorageError:
-                raise
-            except OSError as err:
-                raise explain(err, self.path, "--storage.tsdb.path") from err
-
-    def _cut(self, before: int) -> None:
-        with self._lock:
-            mark = self._wal.roll()
-            arrival = self._head.arrival
-            found = self._head.views(-(1 << 63), before - 1)
-            loose, histograms = self._head.loose.view(), self._head.histograms.view()
-        self.commit()
-        log = mark()
-        strands = [(strand.schema, strand.target, views) for strand, views in found]
-        times = [view.timestamps for _, views in found for view in views]
-        paths: list[Path] = []
-        try:
-            for start, end in ranges([*times, loose.timestamps, histograms.timestamps], before):
-                origin = HeadOrigin(strands, loose, histograms, start, min(end, before - 1))
-                paths += self._blocks.write([origin], self._meta_of, log=log, shape=Shape())
-        except OSError:
-            self._blocks.discard(paths)
-            raise
-        self._blocks.swap(paths, (), lambda: self._trim(before, arrival))
-        self._drop_log(lambda segment: segment.number < log and segment.last < before)
-
-    def _drop_log(self, unneeded: Callable[[Segment], bool]) -> None:
-        """Drop segments of the log that are `unneeded` and hold nothing that waits for a correction."""
-        with self._lock:
-            held = self._head.held_from()
-        self._wal.drop(lambda segment: unneeded(segment) and (held is None or segment.number < held))
-
-    def _trim(self, before: int, arrival: int) -> None:
-        if self._head.trim(before, arrival):
-            # Loose series have new numbers; the segment that is written now knows the old ones.
-            self._wal.roll()
+        """Move all samples below `before` (ms) from memory to blocks. StorageError as `maintain`."""
+        with self._alone():
+            self._upkeep.cut(before)
 
     def delete(self, matchers: Sequence[Matcher], start: int, end: int) -> None:
         """Delete samples that are here now of series that satisfy every matcher, start <= timestamp <= end; durable."""
-        with self._maintenance:
-            with self._lock:
-                deletion = Deletion(tuple(matchers), start, end, self._blocks.number())
-                self._wal.begin()
-                self._wal.append(RecordType.DELETE, deletion.pack())
-                self._head.delete(deletion)
-                self._blocks.delete(deletion)
-            self.commit()
-            try:
-                self._blocks.save_deletions()
-            except OSError as err:
-                raise explain(err, self.path, "--storage.tsdb.path") from err
+        with self._alone():
+            self._upkeep.delete(matchers, start, end)
 
     def clean_deletions(self) -> None:
         """Write blocks anew without what was deleted from them. Long. StorageError as `maintain`."""
+        with self._alone():
+            self._upkeep.clean()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let one thread in; OSError becomes StorageError."""
         with self._maintenance:
             try:
-                self._blocks.clean(self._meta_of)
+                yield
+            except StorageError:
+                raise
             except OSError as err:
                 raise explain(err, self.path, "--storage.tsdb.path") from err
 
@@ -618,27 +557,6 @@ class Store:
             except OSError as err:
                 raise explain(err, target, "--storage.tsdb.path") from err
         return target
-
-    def _meta_of(self, metric: str) -> list[MetricMeta]:
-        with self._lock:
-            return [meta for name in families(metric) for meta in self._head.meta.get(name, {})]
-
-    def _retain(self, newest: int) -> None:
-        options = self._options
-        if options.retention_ms:
-            horizon = newest - options.retention_ms
-            self._blocks.drop(lambda block: block.max < horizon)
-            with self._lock:
-                self._trim(horizon, self._head.arrival)
-            self._drop_log(lambda segment: segment.last < horizon)
-        if options.retention_bytes:
-            # The log comes first: what is in it is in no block yet.
-            over = self._wal.size + self._blocks.size - options.retention_bytes
-            for block in sorted(self._blocks.current, key=lambda block: block.max):
-                if over <= 0:
-                    break
-                over -= block.size
-                self._blocks.drop(lambda each, block=block: each is block)  # type: ignore[misc]
 
     def close(self) -> None:
         """Commit, then release files and lock. Idempotent."""
@@ -660,10 +578,11 @@ class Store:
 
     def _look(
         self, matchers: Sequence[Matcher], start: int, end: int
-    ) -> tuple[list[tuple[Block, list[Deletion]]], Chosen]:
-        """Blocks and samples of the head at one instant: a cut moves samples from the one to the other."""
+    ) -> tuple[list[tuple[Block, Sequence[Deletion]]], Chosen]:
+        """Blocks, packs and samples of the head at one instant: samples move from the one to the other."""
         with self._lock:
-            return self._blocks.between(start, end), self._head.choose(matchers, start, end)
+            blocks = [*self._blocks.between(start, end), *self._packs.between(start, end)]
+            return blocks, self._head.choose(matchers, start, end)
 
     def select(
         self,
@@ -720,7 +639,8 @@ class Store:
         """A bound of the samples that are stored, by metric name."""
         low, high = -(1 << 63), (1 << 63) - 1
         with self._lock:
-            blocks, found = self._blocks.current, self._head.views(low, high)
+            blocks = [*self._blocks.current, *(pack.block for pack in self._packs.current)]
+            found = self._head.views(low, high)
             loose, histograms = self._head.loose.view(), self._head.histograms.view()
         strands = [(strand.schema, strand.target, views) for strand, views in found]
         cells = Counter(HeadOrigin(strands, loose, histograms, low, high).metrics())
@@ -743,14 +663,16 @@ class Store:
         """Counters and gauges as of now."""
         with self._lock:
             head, blocks = self._head, self._blocks.current
-            bounds = [head.bounds(), *((block.min, block.max) for block in blocks)]
+            bounds = [head.bounds(), self._packs.bounds, *((block.min, block.max) for block in blocks)]
             known = [each for each in bounds if each is not None]
             return StoreStats(
                 series=head.total,
                 sources=len(head.sources),
                 schemas=len(head.schemas),
                 chunks=len(head.chunks()),
-                head_bytes=head.size,
+                head_bytes=head.size + self._packs.size,
+                packs=len(self._packs.current),
+                pack_bytes=self._packs.size,
                 loose_samples=head.loose.samples,
                 histograms=head.native,
                 first=min((low for low, _ in known), default=None),
@@ -758,7 +680,7 @@ class Store:
                 samples=head.samples,
                 frames={str(outcome): self._frames[outcome] for outcome in Outcome},
                 refused=dict(self._refused),
-                duplicate_samples=self._blocks.duplicates,
+                duplicate_samples=self._blocks.duplicates + self._packs.duplicates,
                 late_slots=head.late,
                 provisional_slots=head.waiting,
                 given_up_slots=head.given_up,

@@ -18,10 +18,14 @@ _log = EventLog("commit")
 
 
 class Committed(Protocol):
-    """The part of a store that this needs; both methods block and raise StorageError."""
+    """The part of a store that this needs; all methods block and raise StorageError."""
 
     def commit(self) -> None:
         """Make everything durable."""
+        ...
+
+    def relieve(self) -> None:
+        """Make room in memory, if need be."""
         ...
 
     def maintain(self) -> None:
@@ -80,6 +84,7 @@ class Committer:
                     if failures:
                         _log.info("data can be written again")
                     failures, self.problem = 0, ""
+                await loop.run_in_executor(self._executor, self._store.relieve)
                 if self._clock.monotonic() - maintained >= MAINTAIN_SECONDS:
                     maintained = self._clock.monotonic()
                     await loop.run_in_executor(self._executor, self._store.maintain)

@@ -239,16 +239,6 @@ def test_limits_on_memory_and_series_refuse_loose_samples(tmp_path: Path, clock:
     store.close()
 
 
-def test_full_chunks_are_sealed_under_memory_pressure_and_read_the_same(tmp_path: Path, clock: FakeClock) -> None:
-    store = Store.open(tmp_path, StoreOptions(seal_bytes=0), clock)
-    expected = fill(store, range(START, START + 2 * HOUR, 15_000))
-    raw = store.stats().head_bytes
-    store.maintain()
-    assert store.stats().head_bytes < raw
-    assert everything(store) == expected
-    store.close()
-
-
 def test_a_writer_with_too_many_schemas_goes_on_with_loose_samples(tmp_path: Path, clock: FakeClock) -> None:
     store = Store.open(tmp_path, StoreOptions(max_schemas_per_hour=1), clock)
     writer = SourceWriter(store, SOURCE, Labels.of(job="j"))

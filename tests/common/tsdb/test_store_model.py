@@ -171,7 +171,7 @@ OPS = st.one_of(
     provisional_ops(),
     provisional_ops(),
     st.builds(CorrectOp, st.integers(0, 1), st.integers(0, 1)),
-    st.sampled_from(["commit", "restart", "maintain", "clean", "give up"]),
+    st.sampled_from(["commit", "restart", "maintain", "relieve", "relieve", "relieve", "clean", "give up"]),
     st.builds(CutOp, st.sampled_from([1, 2000, 3000, 51_000, 2**50])),
 )
 
@@ -265,10 +265,12 @@ def exactly(batches: Iterable[RowBatch]) -> dict[Labels, list[tuple[int, bytes |
 
 
 @pytest.fixture(autouse=True, scope="module")
-def short_chunks() -> Iterator[None]:
-    """Chunks of two slots, so that a few appends fill and seal some."""
+def small_parts() -> Iterator[None]:
+    """Chunks of two slots, a tail of two samples and packs that are merged by twos, so that a few appends do it all."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("common.tsdb.lanes.SLOTS", 2)
+        patch.setattr("common.tsdb.loose.TAIL", 2)
+        patch.setattr("common.tsdb.packs.FEW", 1)
         yield
 
 
@@ -310,6 +312,8 @@ def run(ops: list[Op], start: int, end: int, matcher: Matcher) -> None:
                         store.clean_deletions()
                     case "commit":
                         store.commit()
+                    case "relieve":
+                        store.relieve()
                     case "maintain":
                         store.maintain()
                     case _:
