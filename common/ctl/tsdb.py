@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from common.clock import Clock
-from common.ctl.arguments import label, moment, package_error, selector
+from common.ctl.arguments import count, label, moment, package_error, selector
 from common.errors import StorageError
 from common.labels import Labels
 from common.times import MAX_TIME, MIN_TIME
@@ -23,6 +23,7 @@ def add_to(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     inner = group.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_dump(inner)
     _add_import(inner)
+    _add_looks(inner)
 
 
 def _add_dump(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -88,6 +89,24 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.set_defaults(handler=import_)
 
 
+def _add_looks(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "show what a directory consists of: files, bytes a sample, encodings, labels, churn"
+    command = commands.add_parser("analyze", help=text, description=text, allow_abbrev=False)
+    _directory(command)
+    command.add_argument("--limit", type=count, default=20, help="lines of each list (default: %(default)s)")
+    command.set_defaults(handler=analyze)
+    text = "check every file's length, checksums, content and references"
+    command = commands.add_parser(
+        "verify",
+        help=text,
+        description=f"{text}; changes nothing. The exit status is 1 if a file is damaged. A note is no damage: the end "
+        "of a file that is being written, or what a crash leaves and the next start mends.",
+        allow_abbrev=False,
+    )
+    _directory(command)
+    command.set_defaults(handler=verify)
+
+
 def _directory(
     command: argparse.ArgumentParser, text: str = "a hub's data, a snapshot of it, or an agent's log"
 ) -> None:
@@ -139,6 +158,24 @@ def import_(args: argparse.Namespace, clock: Clock) -> int:
     except ImportError as err:
         raise package_error(err) from None
     return import_file(args.file, args.directory, args.format, args.dry_run, clock)
+
+
+def analyze(args: argparse.Namespace, clock: Clock) -> int:
+    """Show what a directory holds; the exit status."""
+    try:
+        from common.ctl import inspect
+    except ImportError as err:
+        raise package_error(err) from None
+    return inspect.analyze(args.directory, args.limit, clock)
+
+
+def verify(args: argparse.Namespace, clock: Clock) -> int:
+    """Check a directory; the exit status."""
+    try:
+        from common.ctl import inspect
+    except ImportError as err:
+        raise package_error(err) from None
+    return inspect.verify(args.directory)
 
 
 @contextlib.contextmanager

@@ -172,6 +172,10 @@ class SegmentReader:
         finally:
             os.close(fd)
 
+    def contents(self, segment: Segment) -> Iterator[bytes]:
+        """All frames of one segment."""
+        return (data for _, _, data in self._between([segment], -(2**63), 2**63 - 1))
+
     def schema(self, digest: SchemaHash) -> bytes | None:
         """The whole schema of that hash, from the newest segment that holds it."""
         for segment in reversed(list(self.segments)):
@@ -285,6 +289,11 @@ class LogFiles:
         """The greatest timestamp stored, uncorrected."""
         times = [s.summary.last for s in self._reader.segments if s.summary.first <= s.summary.last]
         return max(times) if times else None
+
+    def segments(self) -> Iterator[tuple[Segment, Iterator[bytes]]]:
+        """All segments with their frames, oldest first."""
+        for segment in self._reader.segments:
+            yield segment, self._reader.contents(segment)
 
     def between(self, start: int, end: int) -> tuple[Iterator[bytes], list[Pending]]:
         """See FrameSource."""

@@ -396,6 +396,36 @@ class Block:
         return np.concatenate(found) if found else np.empty(0, np.intp)
 
     @property
+    def targets(self) -> list[Target]:
+        """Target labels, numbered by `census`."""
+        return self._targets
+
+    @property
+    def prints(self) -> NDArray[np.uint64]:
+        """Prints of all series, in the order of `census`."""
+        return self._prints
+
+    def census(self) -> Iterator[tuple[RowIndex, NDArray[np.intp], NDArray[np.intp]]]:
+        """Of each metric its index, and for each of its series the row in that and the number of its target."""
+        for number, index in enumerate(self._rows):
+            mine = slice(int(self._series_at[number]), int(self._series_at[number + 1]))
+            yield index, self._row[mine].astype(np.intp), self._target[mine].astype(np.intp)
+
+    def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First and last timestamp of every series, in the order of `census`."""
+        first, last = np.full(self.series, self.max), np.full(self.series, self.min)
+        np.minimum.at(first, self._series, self.index.line_first[self._line_of])
+        np.maximum.at(last, self._series, self.index.line_last[self._line_of])
+        return first, last
+
+    def groups(self) -> Iterator[Group | HistogramGroup]:
+        """All row groups, read past the cache; FormatError if one is damaged."""
+        places = zip(self._offset.tolist(), self._length.tolist(), self._native_group.tolist(), strict=True)
+        for offset, length, native in places:
+            body = self._part(offset, length, "row group")
+            yield HistogramGroup(body) if native else Group(body)
+
+    @property
     def series(self) -> int:
         """How many series it has."""
         return len(self._row)
@@ -492,20 +522,6 @@ class Block:
             skipped = skip[begin:stop] if uneven else int(skip[begin])
             reader = _GroupValues(self, offset, length, members[begin:stop], skipped, width, pool)
             yield chosen[begin:stop], Piece(prints[begin:stop], cut, line_of[begin:stop], reader.read, _positions)
-
-    def verify(self) -> None:
-        """Read every part; FormatError at the first that is damaged."""
-        places = zip(self._offset.tolist(), self._length.tolist(), self._native_group.tolist(), strict=True)
-        for offset, length, native in places:
-            body = self._part(offset, length, "row group")
-            if native:
-                group = HistogramGroup(body)
-                for row in range(group.rows):
-                    group.decode(row)
-            else:
-                Group(body).decode()
-        for part in range(len(self.index.part_offset)):
-            self._part(int(self.index.part_offset[part]), int(self.index.part_length[part]), "timelines")
 
 
 def _nothing() -> None:

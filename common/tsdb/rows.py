@@ -148,6 +148,16 @@ def _planes(words: NDArray[np.uint64], width: int) -> bytes:
     return np.ascontiguousarray(words).astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width].T.tobytes()
 
 
+def code_text(code: int) -> str:
+    """A code in words, without its bit for NaNs: `decimal, 2 bytes, differences`."""
+    if not code & _FAMILY:
+        return "constant"
+    orders = ("from the first", "differences", "differences of differences")
+    family = "decimal" if code & _FAMILY == DECIMAL else "float bits"
+    size = 1 << (code >> 2 & 3)
+    return f"{family}, {size} byte{'s' if size > 1 else ''}, {orders[min(code & 3, 2)]}"
+
+
 class Group:
     """An encoded group, opened: rows can be decoded one, some or all."""
 
@@ -195,6 +205,11 @@ class Group:
         self._nan_at = at
         if len(body) != at + len(marked) * ((slots + 7) // 8):
             raise FormatError(f"row group has {len(body)} bytes instead of {at + len(marked) * ((slots + 7) // 8)}")
+
+    @property
+    def codes(self) -> NDArray[np.integer]:
+        """The code of each row, without its bit for NaNs."""
+        return self._codes
 
     def _column(self, at: int, count: int) -> NDArray[np.int64]:
         planes = self._body[at : at + 8 * count].reshape(8, count)

@@ -35,6 +35,7 @@ from common.tsdb.block import Block
 from common.tsdb.blocks import Blocks
 from common.tsdb.cache import DecodeCache
 from common.tsdb.cardinality import Cardinality, cardinality
+from common.tsdb.census import Census
 from common.tsdb.clocks import decode_correction, encode_correction
 from common.tsdb.cut import HeadOrigin
 from common.tsdb.deletion import Deletion
@@ -652,6 +653,16 @@ class Store:
     def blocks(self) -> tuple[Block, ...]:
         """The blocks there are now, for statistics."""
         return self._blocks.current
+
+    def census(self) -> Census:
+        """What the series of blocks and head are made of. Long."""
+        census = Census()
+        for block in self.blocks:
+            census.block(block)
+        with self._lock:
+            parts = self._head.parts()
+        census.head(parts)
+        return census
 
     def cardinality(self, limit: int = 10) -> Cardinality:
         """Where the series of the head come from, `limit` lines a list."""

@@ -154,7 +154,7 @@ class Wal:
                     kind, body, at = record
                     yield segment, oldest, kind, body
                     continue
-                end = _resume(data, at)
+                end = resume(data, at)
                 self._damage(quarantine, path, data, at, end, newest)
                 if end == len(data):
                     segment.size = at
@@ -333,7 +333,7 @@ class Wal:
                 self._close(batch)
 
 
-def _resume(data: bytes, at: int) -> int:
+def resume(data: bytes, at: int) -> int:
     """Where reading can go on after a bad record: right behind it if its length leads to a good one, else the end."""
     if at + RECORD.size <= len(data):
         end = at + RECORD.size + int(RECORD.unpack_from(data, at)[1])

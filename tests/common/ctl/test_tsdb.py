@@ -171,3 +171,34 @@ def test_places_that_can_not_take_an_import_say_why(data: Path, log: Path, tmp_p
     holder = Store.open(data, OPTIONS, FakeClock(BASE), UnsyncedFiles())
     assert "is in use by hub" in run("import", str(text), str(data))[1]
     holder.close()
+
+
+def test_verify_prints_a_line_a_file_and_fails_on_damage(
+    data: Path, log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for directory, files in ((data, 1), (log, 2)):
+        assert run("verify", str(directory)) == (0, "")
+        assert f"{files} files, 0 damaged, 0 with a note" in capsys.readouterr().out
+        (file,) = [*directory.glob("*.seg"), *directory.rglob("*.wal")]
+        content = bytearray(file.read_bytes())
+        content[70] ^= 1
+        file.write_bytes(content)
+        assert run("verify", str(directory)) == (1, "")
+        out = capsys.readouterr().out.splitlines()
+        assert any(line.startswith("BAD ") and file.name in line for line in out)
+    assert "neither" in run("verify", str(data.parent))[1]
+
+
+def test_analyze_shows_files_encodings_and_rankings(data: Path, log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store.open(data, OPTIONS, FakeClock(BASE), UnsyncedFiles())
+    store.cut(BASE + 60_000)
+    store.close()
+    for directory, header in ((data, "BLOCK "), (log, "SEGMENT ")):
+        assert run("analyze", str(directory), "--limit", "1") == (0, "")
+        out = capsys.readouterr().out
+        assert header in out
+        assert "BYTES/SAMPLE" in out
+        assert "float bits" in out or "decimal" in out
+        assert "Series: 1\nLabel names: 2\nLabel pairs: 2\n" in out
+        assert "Highest cardinality metric names:\n1 a_total\n" in out
+    assert run("analyze", str(data), "--limit", "0")[0] == 2
