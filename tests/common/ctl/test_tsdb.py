@@ -181,7 +181,7 @@ def test_verify_prints_a_line_a_file_and_fails_on_damage(
         assert f"{files} files, 0 damaged, 0 with a note" in capsys.readouterr().out
         (file,) = [*directory.glob("*.seg"), *directory.rglob("*.wal")]
         content = bytearray(file.read_bytes())
-        content[70] ^= 1
+        content[30] ^= 1
         file.write_bytes(content)
         assert run("verify", str(directory)) == (1, "")
         out = capsys.readouterr().out.splitlines()
