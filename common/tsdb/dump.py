@@ -13,7 +13,7 @@ from common.exposition.encode import Format, format_value, series_text
 from common.exposition.families import Family, arrange
 from common.labels import NAME, Labels, Matcher, MatchType, match_all
 from common.sample import Millis
-from common.tsdb.querier import Querier, ValueKind
+from common.tsdb.querier import Querier, Timeline, ValueKind
 
 MAX_CELLS: Final = 1 << 22
 """Samples held at once, unless a single metric has more: 32 MB of values."""
@@ -39,6 +39,26 @@ class _Row:
     labels: Labels
     times: NDArray[np.int64]
     values: NDArray[np.float64]
+
+
+class _Lines:
+    """Timelines of a batch without staleness markers, each looked at once, so that rows share their times."""
+
+    def __init__(self, lines: Sequence[Timeline]) -> None:
+        self._lines = lines
+        self._known: dict[int, tuple[NDArray[np.int64], slice | NDArray[np.bool_], int]] = {}
+
+    def get(self, number: int) -> tuple[NDArray[np.int64], slice | NDArray[np.bool_], int]:
+        """Times of the samples, which slots these are, and how many others there are."""
+        found = self._known.get(number)
+        if found is None:
+            line = self._lines[number]
+            if line.stale is None:
+                found = line.timestamps, slice(None), 0
+            else:
+                found = line.timestamps[~line.stale], ~line.stale, int(np.count_nonzero(line.stale))
+            self._known[number] = found
+        return found
 
 
 class Dump:
@@ -124,20 +144,18 @@ class Dump:
                 before = self._sets[:number]
                 for batch in self._querier.select((*matchers, *each, *extra), self._start, self._end):
                     native = batch.kind is ValueKind.HISTOGRAM
+                    lines = _Lines(batch.timelines)
                     for row, labels in enumerate(batch.labels):
                         if any(match_all(one, labels) for one in before):
                             continue
-                        line = batch.timelines[batch.timeline_of[row]]
-                        times, values = line.timestamps, batch.values[row, : len(line.timestamps)]
-                        if line.stale is not None:
-                            self.counts.stale += int(np.count_nonzero(line.stale))
-                            times, values = times[~line.stale], values[~line.stale]
+                        times, keep, stale = lines.get(int(batch.timeline_of[row]))
+                        self.counts.stale += stale
                         if native:
                             self.counts.histograms += len(times)
                         elif len(times):
                             self.counts.series += 1
                             self.counts.samples += len(times)
-                            yield _Row(labels, times, values)
+                            yield _Row(labels, times, batch.values[row, : len(times) + stale][keep])
 
     def _parts(self, family: Family, size: int) -> Iterator[Matchers]:
         """Matchers that divide a large family into parts that can be held, never a metric of it."""

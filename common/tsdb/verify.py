@@ -23,10 +23,10 @@ from common.tsdb.clocks import decode_correction
 from common.tsdb.deletion import Deletion
 from common.tsdb.native import HistogramGroup
 from common.tsdb.native import decode as decode_histogram
-from common.tsdb.querier import ValueKind
+from common.tsdb.querier import Timeline, ValueKind
 from common.tsdb.records import unpack_histograms, unpack_loose, unpack_series, unpack_target
 from common.tsdb.rows import Group
-from common.tsdb.timelines import Times, decode_timelines
+from common.tsdb.timelines import decode_timelines
 from common.tsdb.wal import HEADER, MAGIC, VERSION, RecordType, read_record, resume
 from common.units import format_size
 
@@ -264,7 +264,7 @@ class _Parts:
 
     def _lines(self) -> None:
         index = self._index
-        lines: list[Times] = []
+        lines: list[Timeline] = []
         for offset, length in zip(index.part_offset.tolist(), index.part_length.tolist(), strict=True):
             try:
                 lines += decode_timelines(self._read(offset, length, "timelines"))
@@ -274,7 +274,8 @@ class _Parts:
         if len(lines) != len(index.line_first):
             self._problems.append(f"{len(lines)} timelines, {len(index.line_first)} in the index")
             return
-        for at, (times, _) in enumerate(lines):
+        for at, line in enumerate(lines):
+            times = line.timestamps
             self._lengths[at] = len(times)
             if (np.diff(times) <= 0).any():
                 self._problems.append(f"timeline {at}: times do not increase")
