@@ -10,7 +10,7 @@ from common.ctl.table import number, printable, render
 from common.edgelog.contents import Contents, contents
 from common.edgelog.verify import verify_log
 from common.times import rfc3339
-from common.tsdb.census import encodings
+from common.tsdb.census import Census, encodings
 from common.tsdb.store import Store
 from common.tsdb.verify import Verdict, verify_store
 from common.units import format_size
@@ -38,7 +38,8 @@ def analyze(directory: Path, limit: int, clock: Clock) -> int:
     opened = open_directory(directory, clock)
     try:
         if isinstance(opened, OpenStore):
-            parts, census = _store(opened.querier), opened.querier.census()
+            store = opened.querier
+            parts, census = _store(store), Census.of(store.blocks, store.parts())
         else:
             found = contents(opened.files)
             parts, census = _log(directory, found), found.census

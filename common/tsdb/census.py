@@ -73,6 +73,15 @@ class Census:
             if weights[code] > 0:
                 self.churn[pair] = self.churn.get(pair, 0.0) + float(weights[code])
 
+    @classmethod
+    def of(cls, blocks: Sequence[Block], parts: Sequence[tuple[RowIndex, Target]]) -> "Census":
+        """Of blocks and a head. Long."""
+        census = cls()
+        for block in blocks:
+            census.block(block)
+        census.head(parts)
+        return census
+
     def block(self, block: Block) -> None:
         """Count a block's series."""
         first, last = block.spans()

@@ -35,11 +35,10 @@ from common.tsdb.block import Block
 from common.tsdb.blocks import Blocks
 from common.tsdb.cache import DecodeCache
 from common.tsdb.cardinality import Cardinality, cardinality
-from common.tsdb.census import Census
 from common.tsdb.clocks import decode_correction, encode_correction
 from common.tsdb.cut import HeadOrigin
 from common.tsdb.deletion import Deletion
-from common.tsdb.index import LabelCache
+from common.tsdb.index import LabelCache, RowIndex, Target
 from common.tsdb.lanes import Chosen, Lanes
 from common.tsdb.native import Stored, check_histogram
 from common.tsdb.native import decode as decode_histogram
@@ -654,15 +653,10 @@ class Store:
         """The blocks there are now, for statistics."""
         return self._blocks.current
 
-    def census(self) -> Census:
-        """What the series of blocks and head are made of. Long."""
-        census = Census()
-        for block in self.blocks:
-            census.block(block)
+    def parts(self) -> list[tuple[RowIndex, Target]]:
+        """Indexes in use by the head and the targets under which they are."""
         with self._lock:
-            parts = self._head.parts()
-        census.head(parts)
-        return census
+            return self._head.parts()
 
     def cardinality(self, limit: int = 10) -> Cardinality:
         """Where the series of the head come from, `limit` lines a list."""

@@ -8,7 +8,7 @@ from common.sample import Millis
 from common.testing import FakeClock
 from common.testing_files import UnsyncedFiles
 from common.tsdb.blocks import HOUR
-from common.tsdb.census import encodings
+from common.tsdb.census import Census, encodings
 from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
 from common.tsdb.writer import SourceWriter
@@ -27,7 +27,7 @@ def test_blocks_and_head_are_counted_as_one(tmp_path: Path) -> None:
             writer.write(Millis(at), rows[:2] if late else rows)
     store.append_loose(SourceId(bytes(16)), [(Labels.of(__name__="c", instance="x"), START + 4 * HOUR, 1.0)])
     store.cut(START + 4 * HOUR)
-    census = store.census()
+    census = Census.of(store.blocks, store.parts())
     found = dict(census.rankings(10))
     assert census.series == len(store.series([], Millis(0), Millis(2**62))) == 6
     assert found["Highest cardinality metric names"] == [("a", 4), ("b", 1), ("c", 1)]
@@ -48,7 +48,7 @@ def test_series_that_come_and_go_churn(tmp_path: Path) -> None:
     samples = [(Labels.of(__name__="a", k=str(k)), at, 1.0) for k in range(4) for at in times[: 1 if k else None]]
     store.append_loose(SourceId(bytes(16)), samples)
     store.cut(START + 2 * HOUR)
-    found = dict(store.census().rankings(10))
+    found = dict(Census.of(store.blocks, store.parts()).rankings(10))
     assert found["Label pairs most involved in churning"][0] == ("__name__=a", 3)
     assert found["Label names most involved in churning"] == [("__name__", 3), ("k", 3)]
     store.close()
