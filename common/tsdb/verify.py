@@ -17,10 +17,12 @@ from common.frames.model import SchemaHash, decode_schema, read_header
 from common.frames.ranges import parse_have
 from common.frames.varint import Reader
 from common.tsdb.block import HEADER as BLOCK_HEADER
-from common.tsdb.block import BlockIndex, Footer, MetricEntry, decode_index, read_footer, unpack_part
+from common.tsdb.block import Block, BlockIndex, Footer, MetricEntry, decode_index, unpack_part
 from common.tsdb.blocks import DELETIONS
+from common.tsdb.cache import DecodeCache
 from common.tsdb.clocks import decode_correction
 from common.tsdb.deletion import Deletion
+from common.tsdb.index import Interner
 from common.tsdb.native import HistogramGroup
 from common.tsdb.native import decode as decode_histogram
 from common.tsdb.querier import Timeline, ValueKind
@@ -213,7 +215,9 @@ def verify_block(path: Path, name: str = "") -> Report:
     try:
         size = os.fstat(descriptor).st_size
         try:
-            number, footer = read_footer(descriptor, size, path.name)
+            block = Block(path, DecodeCache(0), Interner())
+            block.close()
+            number, footer = block.number, block.footer
             body = os.pread(descriptor, footer.index_length, footer.index_offset)
             index = decode_index(unpack_part(body, "index"))
         except FormatError as err:
