@@ -15,6 +15,7 @@ from common.exposition.archive import Archive
 from common.exposition.encode import Format
 from common.exposition.parse import Format as Syntax
 from common.frames.model import SourceId
+from common.histogram import FloatHistogram
 from common.labels import Labels, Matcher, MatchType
 from common.sample import STALE_NAN, MetricMeta, MetricType, Millis, is_stale
 from common.testing import FakeClock
@@ -27,6 +28,7 @@ from common.tsdb.store import Store
 
 EVER = Millis(-(2**62)), Millis(2**62)
 NOW = 1_700_000_000_000
+DAY = 86_400_000
 WRITER = SourceId(bytes(16))
 
 
@@ -118,6 +120,19 @@ def test_native_histograms_are_left_out_and_counted() -> None:
     assert (work.counts.samples, work.counts.histograms) == (1, 2)
 
 
+def test_native_histograms_of_a_store_are_counted_in_head_and_blocks(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, OPTIONS, FakeClock(NOW), UnsyncedFiles())
+    native, plain = Labels.of(__name__="h"), Labels.of(__name__="f")
+    for at in (NOW - DAY, NOW):
+        store.append_histograms([(native, at, FloatHistogram(count=1.0, sum=2.0), 0), (native, at + 1, None, 0)])
+        store.append_loose(WRITER, [(plain, at, 1.0)])
+    store.cut(NOW - 1000)
+    work = Dump(store, store.cells(), start=EVER[0], end=EVER[1])
+    assert "".join(work.pages()) == f"# TYPE f unknown\nf 1.0 {(NOW - DAY) // 1000}\nf 1.0 {NOW // 1000}\n# EOF\n"
+    assert (work.counts.samples, work.counts.histograms, work.counts.stale) == (2, 2, 2)
+    store.close()
+
+
 def test_several_selectors_give_each_series_once() -> None:
     data = model(*[(f"{name} i={i}", 1000, 1.0) for name in "ab" for i in (1, 2)])
     sets = [
@@ -178,7 +193,6 @@ values = st.one_of(
     st.sampled_from([0.0, -0.0, math.nan, STALE_NAN, math.inf, -math.inf, 5e-324, 1.7e308, 1e22]), st.floats()
 )
 kinds = st.sampled_from(list(MetricType))
-DAY = 86_400_000
 
 
 def plain(found: dict[Labels, list[tuple[int, float | None]]]) -> dict[Labels, str]:
