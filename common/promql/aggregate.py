@@ -60,11 +60,14 @@ class Groups:
         else:
             keys = self._cache.keep(labels, self._key_names)
         numbers = self._numbers
-        for key in dict.fromkeys(keys):
-            if key not in numbers:
-                numbers[key] = len(self.labels)
+        # By identity: equal keys are mostly one object, and hashing them by value is slow.
+        marks = list(map(id, keys))
+        of_mark: dict[int, int] = {}
+        for mark, key in dict(zip(marks, keys, strict=True)).items():
+            number = of_mark[mark] = numbers.setdefault(key, len(self.labels))
+            if number == len(self.labels):
                 self.labels.append(key.drop(self._names) if self._without else key)
-        return np.array([numbers[key] for key in keys], dtype=np.intp)
+        return np.fromiter(map(of_mark.__getitem__, marks), np.intp, len(marks))
 
 
 def evaluate(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:

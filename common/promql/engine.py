@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
@@ -81,6 +82,8 @@ class Result:
     peak_samples: int = 0
 
 
+REMEMBERED_LENGTH = 4096
+"""Characters of a query whose tree is remembered."""
 RECURSION_LIMIT = 4000
 """Nested calls that an evaluation may need."""
 
@@ -149,7 +152,7 @@ class Engine:
         matrix: bool = False,
     ) -> Result:
         options = self.options
-        expr = parse(query, options.features) if isinstance(query, str) else query
+        expr = _parsed(query, options.features) if isinstance(query, str) else query
         kind = value_type(expr)
         if matrix and kind not in (ValueType.SCALAR, ValueType.VECTOR):
             name = _TYPE_NAMES[kind]
@@ -182,6 +185,16 @@ class Engine:
             samples_read=budget.read,
             peak_samples=budget.peak,
         )
+
+
+def _parsed(query: str, features: frozenset[str]) -> Expr:
+    return _remembered(query, features) if len(query) <= REMEMBERED_LENGTH else parse(query, features)
+
+
+@lru_cache(maxsize=512)
+def _remembered(query: str, features: frozenset[str]) -> Expr:
+    """The tree of a query, which never changes: dashboards and rules repeat themselves."""
+    return parse(query, features)
 
 
 def _evaluate(ev: Evaluator, expr: Expr, kind: ValueType, steps: Steps, matrix: bool) -> Result:

@@ -12,18 +12,35 @@ MAX_DERIVATIONS = 64
 """Derivations (grouping clauses) that are remembered; when there are more, all start anew."""
 
 
-class _Derived(dict[Labels, Labels]):
-    """Label set to derived label set, computed when first asked for."""
+class _Derived(dict[int, tuple[Labels, Labels]]):
+    """Label set, by identity, to itself and the derived one; equal derived ones are one object.
+
+    Hashing a label set by value is a call into Python, by identity it is not. An entry keeps its label set alive, so
+    that no other object has its identity.
+    """
 
     def __init__(self, derive: Callable[[Labels], Labels]) -> None:
         super().__init__()
         self._derive = derive
+        self._distinct: dict[Labels, Labels] = {}
 
-    def __missing__(self, labels: Labels) -> Labels:
-        if len(self) >= MAX_ENTRIES:
-            self.clear()
-        value = self[labels] = self._derive(labels)
-        return value
+    def all_of(self, labels: Iterable[Labels]) -> list[Labels]:
+        """The derived label set of each."""
+        found = list(labels)
+        try:
+            return [self[key][1] for key in map(id, found)]
+        except KeyError:
+            return [self._one(each) for each in found]
+
+    def _one(self, labels: Labels) -> Labels:
+        entry = self.get(id(labels))
+        if entry is None:
+            if len(self) >= MAX_ENTRIES:
+                self.clear()
+                self._distinct = {}
+            value = self._derive(labels)
+            entry = self[id(labels)] = labels, self._distinct.setdefault(value, value)
+        return entry[1]
 
 
 class LabelCache:
@@ -45,13 +62,11 @@ class LabelCache:
 
     def keep(self, labels: Iterable[Labels], names: frozenset[str]) -> list[Labels]:
         """Each label set with only `names`."""
-        derived = self._of(True, names)
-        return [derived[x] for x in labels]
+        return self._of(True, names).all_of(labels)
 
     def drop(self, labels: Iterable[Labels], names: frozenset[str]) -> list[Labels]:
         """Each label set without `names`."""
-        derived = self._of(False, names)
-        return [derived[x] for x in labels]
+        return self._of(False, names).all_of(labels)
 
     def without_metadata(self, labels: Sequence[Labels]) -> list[Labels]:
         """Each label set without metric name, type and unit."""

@@ -121,17 +121,13 @@ def real(batch: RowBatch) -> RowBatch:
     if not len(marked):
         return RowBatch(batch.labels, batch.values, Timelines(lines.times, lines.lengths), batch.timeline_of)
     times, lengths = lines.times.copy(), lines.lengths.copy()
-    # Sorting by the mark alone, and stably, puts markers behind all samples.
-    order = np.argsort(lines.stale[marked], axis=1, kind="stable")
-    gone = np.count_nonzero(lines.stale[marked], axis=1)
-    kept = np.take_along_axis(times[marked], order, axis=1)
-    # What was padding comes before the markers now.
-    lengths[marked] -= gone
-    times[marked] = np.where(np.arange(times.shape[1]) < lengths[marked, None], kept, FAR)
-    place = np.full(len(lines), -1, np.intp)
-    place[marked] = np.arange(len(marked))
-    at = place[batch.timeline_of]
-    rows = np.flatnonzero(at >= 0)
-    width = min(batch.values.shape[1], order.shape[1])
-    batch.values[rows, :width] = np.take_along_axis(batch.values[rows, :width], order[at[rows], :width], axis=1)
+    at = np.argsort(batch.timeline_of, kind="stable")
+    cuts = np.searchsorted(batch.timeline_of[at], np.arange(len(lines) + 1))
+    for line in marked.tolist():
+        kept = np.flatnonzero(~lines.stale[line, : lengths[line]])
+        times[line] = FAR
+        times[line, : len(kept)] = lines.times[line, kept]
+        lengths[line] = len(kept)
+        rows = at[cuts[line] : cuts[line + 1]]
+        batch.values[rows, : len(kept)] = batch.values[rows].take(kept, axis=1)
     return RowBatch(batch.labels, batch.values, Timelines(times, lengths), batch.timeline_of)

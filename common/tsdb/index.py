@@ -150,8 +150,17 @@ class LabelCache:
 
     def many(self, names: Sequence[Name]) -> list[Labels]:
         """Full label sets of any series."""
+        out = []
         with self._lock:
-            return [self._find(self._table(index, target), index, row, target) for index, row, target in names]
+            # Neighbours mostly share their index and target.
+            at_index: RowIndex | None = None
+            at_target: Target | None = None
+            table: dict[int, Labels] = {}
+            for index, row, target in names:
+                if index is not at_index or target is not at_target:
+                    table, at_index, at_target = self._table(index, target), index, target
+                out.append(table.get(row) or self._find(table, index, row, target))
+        return out
 
     def _table(self, index: RowIndex, target: Target) -> dict[int, Labels]:
         table = self._tables.get((index.serial, target.serial))

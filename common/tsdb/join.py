@@ -199,15 +199,17 @@ def join_rows(
     sequence_of, representatives = _sequences(line, starts, counts)
     sequences = _Sequences(tables, line, starts[representatives], counts[representatives])
     width = sequences.widths[sequence_of]
-    # Rows of like length together: little padding, and rows that share most of their timestamps stay neighbours.
-    by_length = np.argsort(width, kind="stable")
+    # Rows of like length together, so that padding at most doubles a batch; apart from that in the order of pieces, so
+    # that each piece is read by few batches. Inside a batch rows that share most of their timestamps are neighbours.
+    by_length = np.argsort(np.frexp(width.astype(np.float64))[1], kind="stable")
     at = 0
     while at < len(by_length):
         some = by_length[at : at + max_cells]
         # int64: with 32-bit indices the product of a million rows and some thousand samples would wrap around.
-        cells = width[some] * np.arange(1, len(some) + 1, dtype=np.int64)
+        cells = np.maximum.accumulate(width[some]) * np.arange(1, len(some) + 1, dtype=np.int64)
         end = at + max(1, int(np.searchsorted(cells, max_cells, side="right")))
         chosen = by_length[at:end]
+        chosen = chosen[np.argsort(width[chosen], kind="stable")]
         yield _batch(pieces, sequences, sequence_of[chosen], chosen, starts, counts, piece_of, local, line, budget)
         at = end
 

@@ -119,7 +119,13 @@ class MatrixEncoder:
     """Encodes rows that share their timestamps."""
 
     def __init__(self, timestamps: NDArray[np.int64]) -> None:
-        self._prefixes = [b'"],[%b,"' % timestamp(ms) for ms in timestamps.tolist()]
+        seconds, fractions = np.divmod(timestamps, 1000)
+        if len(seconds) and seconds[0] >= 0 and (fractions == fractions[0]).all():
+            # Steps of whole seconds, as nearly always.
+            form = b'"],[%d' + (b".%03d" % int(fractions[0]) if fractions[0] else b"") + b',"'
+            self._prefixes = [form % each for each in seconds.tolist()]
+        else:
+            self._prefixes = [b'"],[%b,"' % timestamp(ms) for ms in timestamps.tolist()]
 
     def row(self, row: NDArray[np.float64], presence: NDArray[np.bool_] | None) -> bytes:
         """`[[time,"value"],…]` of the slots that are present; `[]` if none is."""

@@ -30,7 +30,9 @@ def quoted(text):
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
 
 
-LABELS = st.one_of(NAMES.filter(lambda name: ":" not in name), TEXTS.filter(bool).map(quoted))
+# A selector's metric name must not be set twice.
+LABEL_TEXTS = TEXTS.filter(lambda text: text not in ("", "__name__"))
+LABELS = st.one_of(NAMES.filter(lambda name: ":" not in name), LABEL_TEXTS.map(quoted))
 MATCHERS = st.one_of(
     st.builds(lambda name, op, value: f"{name}{op}{quoted(value)}", LABELS, st.sampled_from(["=", "!="]), TEXTS),
     st.builds(lambda name, value: f"{name}=~{value}", LABELS, st.sampled_from(['"a.*"', "'x|y'", "`[0-9]+`"])),
