@@ -1,12 +1,16 @@
-"""Fast parsing of one target's scrapes: what looks as it did last time costs a prefix comparison and a float.
+"""Fast parsing of one target's scrapes: a line that is as it was costs a comparison, a new value a float besides.
 
 Same results and errors as `parse.py`, to which every unusual line goes (escapes, exemplars, timestamps, odd blanks).
 """
 
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import accumulate, compress
+
+import numpy as np
+from numpy.typing import NDArray
 
 from common.errors import FormatError
 from common.exposition.native import NativeSeries
@@ -37,15 +41,16 @@ _PLAIN_FLOATS = re.compile(rb"(?:(?:[+-]?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})
 
 @dataclass(frozen=True, slots=True)
 class Exposed:
-    """One scrape: `labels[i]` has `values[i]`, at `timestamps[i]` (ms) if the target gave one.
+    """One scrape: `labels[i]` has `values[i]` (float64), at `timestamps[i]` (ms) if the target gave one.
 
-    Label sets are unique unless timestamps differ; `labels` is the same object as long as the target's series and
-    their order stay, so that work on label sets can be kept. `duplicates` counts samples dropped for an earlier one.
+    Label sets are unique unless timestamps differ; `labels` and `meta` are the same objects as long as the target's
+    series and their order stay, so that work on label sets can be kept. `duplicates` counts samples dropped for an
+    earlier one.
     Native `histograms` come from protobuf only.
     """
 
     labels: Sequence[Labels]
-    values: Sequence[float]
+    values: NDArray[np.float64]
     timestamps: Sequence[int | None] | None
     meta: Sequence[MetricMeta]
     duplicates: int = 0
@@ -54,16 +59,42 @@ class Exposed:
 
 @dataclass(slots=True)
 class _Shape:
-    """The lines of the last scrape without their values."""
+    """The last scrape, by lines."""
 
     form: Format
-    keys: list[bytes]
-    is_sample: list[bool]
-    is_other: list[bool]
-    is_first: list[bool]
-    """For each sample, whether no earlier one has its label set."""
-    fixed: int
+    lines: list[bytes]
+    ends: list[int]
+    """Where the value of each line begins; 0 for lines without a sample."""
+    places: list[int]
+    """Which sample each line is, in order of lines."""
+    values: NDArray[np.float64]
+    """Of all samples."""
+    first: NDArray[np.bool_] | None
+    """Whether a sample is the first of its label set; None if all are."""
     exposed: Exposed
+
+    def again(self, lines: list[bytes]) -> Exposed | None:
+        """What these lines say if only values differ from the last ones, which they then replace; else None."""
+        last, ends, places = self.lines, self.ends, self.places
+        texts: list[bytes] = []
+        changed: list[int] = []
+        for at in compress(range(len(lines)), map(operator.ne, lines, last)):
+            line, end = lines[at], ends[at]
+            if not end or line[:end] != last[at][:end]:
+                return None
+            texts.append(line[end:])
+            changed.append(places[at])
+        if texts:
+            texts.append(b"")
+            if not _PLAIN_FLOATS.match(b"\n".join(texts)):
+                return None
+            texts.pop()
+            self.values = self.values.copy()
+            self.values[changed] = list(map(float, texts))
+        self.lines = lines
+        known = self.exposed
+        values = self.values if self.first is None else self.values[self.first]
+        return Exposed(known.labels, values, None, known.meta, known.duplicates)
 
 
 @dataclass(slots=True)
@@ -78,18 +109,10 @@ class LineParser:
         """The samples and metadata of `body`; ExpositionError as `parse.parse` has it."""
         lines = body.split(b"\n")
         shape = self._shape
-        if shape is not None and shape.form is form and len(shape.keys) == len(lines):
-            rests = [line.removeprefix(key) for line, key in zip(lines, shape.keys, strict=True)]
-            texts = list(compress(rests, shape.is_sample))
-            # Every prefix was there exactly if together they and the values are the whole body.
-            same = not any(compress(rests, shape.is_other))
-            same = same and sum(map(len, texts)) + shape.fixed + len(lines) - 1 == len(body)
-            if same and _PLAIN_FLOATS.match(b"\n".join([*texts, b""])):
-                last = shape.exposed
-                values = list(map(float, texts))
-                if last.duplicates:
-                    values = list(compress(values, shape.is_first))
-                return Exposed(last.labels, values, None, last.meta, last.duplicates)
+        if shape is not None and shape.form is form and len(shape.lines) == len(lines):
+            exposed = shape.again(lines)
+            if exposed is not None:
+                return exposed
         return self._all(body, lines, form)
 
     def _all(self, body: bytes, lines: list[bytes], form: Format) -> Exposed:
@@ -99,8 +122,8 @@ class LineParser:
         timestamps: list[int | None] = []
         seen: set[tuple[Labels, int | None]] = set()
         meta: dict[str, MetricMeta] = {}
-        keys: list[bytes] | None = []
-        is_sample: list[bool] = []
+        ends: list[int] | None = []
+        sampled: list[float] = []
         is_first: list[bool] = []
         duplicates = 0
         special = ""
@@ -112,14 +135,13 @@ class LineParser:
             if found is not None:
                 sample, timestamp = float(value), None
                 next_offset, next_index = offset + len(line) + 1, index + 1
-                key = text + b" "
+                end = len(text) + 1
             else:
                 reader.offset = offset
                 entry = reader.entry()
                 if entry is None:
-                    if keys is not None:
-                        keys.extend(lines[index:])
-                        is_sample.extend([False] * (len(lines) - index))
+                    if ends is not None:
+                        ends.extend([0] * (len(lines) - index))
                     break
                 next_offset = reader.offset
                 next_index = index + body.count(b"\n", offset, next_offset)
@@ -127,16 +149,15 @@ class LineParser:
                     next_index = len(lines)
                 if isinstance(entry, Series):
                     # No shape is kept for what a prefix and a plain float can't reproduce.
-                    keys = None
+                    ends = None
                     found, sample, timestamp = entry.labels, entry.value, entry.timestamp
                 else:
                     if isinstance(entry, Type):
                         special = {MetricType.HISTOGRAM: "le", MetricType.SUMMARY: "quantile"}.get(entry.type, "")
                     if isinstance(entry, Help | Type | Unit):
                         note(meta, entry)
-                    if keys is not None:
-                        keys.extend(lines[index:next_index])
-                        is_sample.extend([False] * (next_index - index))
+                    if ends is not None:
+                        ends.extend([0] * (next_index - index))
                     offset, index = next_offset, next_index
                     continue
             fresh = (found, timestamp) not in seen
@@ -147,20 +168,21 @@ class LineParser:
                 timestamps.append(timestamp)
             else:
                 duplicates += 1
-            if keys is not None:
-                keys.append(key)
-                is_sample.append(True)
+            if ends is not None:
+                ends.append(end)
+                sampled.append(sample)
                 is_first.append(fresh)
             offset, index = next_offset, next_index
         if form is Format.OPENMETRICS and index >= len(lines):
             reader.offset = len(body)
             reader.entry()
         stamped = timestamps if any(t is not None for t in timestamps) else None
-        exposed = Exposed(labels, values, stamped, list(meta.values()), duplicates)
+        exposed = Exposed(labels, np.array(values, np.float64), stamped, list(meta.values()), duplicates)
         self._shape = None
-        if keys is not None and len(keys) == len(lines):
-            is_other = [not sample for sample in is_sample]
-            self._shape = _Shape(form, keys, is_sample, is_other, is_first, sum(map(len, keys)), exposed)
+        if ends is not None and len(ends) == len(lines):
+            places = list(accumulate((end > 0 for end in ends), initial=0))[:-1]
+            first = np.array(is_first, np.bool_) if duplicates else None
+            self._shape = _Shape(form, lines, ends, places, np.array(sampled, np.float64), first, exposed)
         return exposed
 
     def _series(self, special: str, text: bytes) -> Labels | None:

@@ -8,6 +8,8 @@ classic part or beside it; else only the classic part is.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from common.errors import ExpositionError, FormatError
 from common.exposition.lines import Exposed
 from common.exposition.native import NativeSeries, read_native
@@ -88,7 +90,7 @@ def expose(data: bytes, native: bool = False, classic: bool = False) -> Exposed:
             case _:
                 pass
     stamped = timestamps if any(time is not None for time in timestamps) else None
-    return Exposed(labels, values, stamped, list(meta.values()), duplicates, histograms)
+    return Exposed(labels, np.array(values, np.float64), stamped, list(meta.values()), duplicates, histograms)
 
 
 def _family(data: bytes, start: int, end: int, native: bool, classic: bool) -> Iterator[Entry | NativeSeries]:

@@ -308,16 +308,19 @@ class Store:
         self._refused[reason] += 1
         return LimitError(f"{text} (limit {reason})")
 
-    def append_frame(self, data: bytes) -> Appended:
-        """Take one frame. A repeat is a duplicate; the same key with other bytes, or damage, is quarantined."""
+    def append_frame(self, data: bytes, decoded: Frame | None = None) -> Appended:
+        """Take one frame. A repeat is a duplicate; the same key with other bytes, or damage, is quarantined.
+
+        Who has just made the frame may say what it holds (`decoded`), to save unpacking it.
+        """
         with self._lock:
-            result = self._append(data)
+            result = self._append(data, decoded)
             self._frames[result.outcome] += 1
             if result.outcome is Outcome.REFUSED:
                 self._refused[result.reason] += 1
             return result
 
-    def _append(self, data: bytes) -> Appended:
+    def _append(self, data: bytes, decoded: Frame | None) -> Appended:
         try:
             header = read_header(data)
         except FrameError as err:
@@ -336,7 +339,7 @@ class Store:
         if schema is None and header.rows:
             return Appended(Outcome.REFUSED, "unknown_schema", header.schema.hex())
         try:
-            frame = decode(data)
+            frame = decode(data) if decoded is None else decoded
             if schema is not None and schema.rows != header.rows:
                 raise FrameError(f"frame has {header.rows} rows, its schema {schema.rows}")
         except FrameError as err:

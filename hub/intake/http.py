@@ -3,11 +3,16 @@
 import asyncio
 import socket
 import ssl
+import zlib
 
 import aiohttp
 
 from common.errors import RemoteError
 from common.units import format_duration, format_size
+
+
+class BodyLimitError(RemoteError):
+    """A body is longer than its limit."""
 
 
 def session() -> aiohttp.ClientSession:
@@ -23,19 +28,38 @@ def session() -> aiohttp.ClientSession:
 
 
 async def read_bounded(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The whole body, decompressed; RemoteError as soon as it is longer than `limit` bytes."""
+    """The whole body, decompressed; BodyLimitError as soon as it is longer than `limit` bytes."""
     size = response.content_length
     if size is not None and size > limit:
-        raise RemoteError(f"body size limit exceeded: {format_size(size)} announced, at most {format_size(limit)}")
+        raise BodyLimitError(f"body size limit exceeded: {format_size(size)} announced, at most {format_size(limit)}")
     parts: list[bytes] = []
     length = 0
     async for part in response.content.iter_any():
         length += len(part)
         if length > limit:
             response.close()
-            raise RemoteError(f"body size limit exceeded: more than {format_size(limit)}")
+            raise BodyLimitError(f"body size limit exceeded: more than {format_size(limit)}")
         parts.append(part)
     return b"".join(parts)
+
+
+def gunzip(data: bytes, limit: int) -> bytes:
+    """The content of a gzip file (RFC 1952) of one or more members; BodyLimitError beyond `limit` bytes."""
+    parts: list[bytes] = []
+    left = limit
+    while data:
+        member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        try:
+            parts.append(member.decompress(data, left + 1))
+        except zlib.error as err:
+            raise RemoteError(f"the answer is not gzip: {err}") from None
+        left -= len(parts[-1])
+        if left < 0:
+            raise BodyLimitError(f"body size limit exceeded: more than {format_size(limit)}")
+        if not member.eof:
+            raise RemoteError("the answer was cut off")
+        data = member.unused_data
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def describe(err: BaseException, timeout_ms: float) -> str:
@@ -50,7 +74,7 @@ def describe(err: BaseException, timeout_ms: float) -> str:
         case aiohttp.ClientConnectorError():
             cause = err.os_error.strerror or str(err.os_error)
             if err.os_error.errno is not None and "Connect call failed" in cause:
-                cause = _strerror(err.os_error.errno)
+                cause = strerror(err.os_error.errno)
             return f"connect: {cause[:1].lower()}{cause[1:]}"
         case aiohttp.ServerDisconnectedError():
             return "it closed the connection without an answer"
@@ -66,7 +90,8 @@ def describe(err: BaseException, timeout_ms: float) -> str:
             return f"{type(err).__name__}: {err}"[:200]
 
 
-def _strerror(number: int) -> str:
+def strerror(number: int) -> str:
+    """The system's words for an error number."""
     import os
 
     return os.strerror(number)

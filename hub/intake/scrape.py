@@ -8,6 +8,9 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import aiohttp
+import numpy as np
+from numpy.typing import NDArray
+from yarl import URL
 
 from common.clock import Clock
 from common.errors import BrambleError, FormatError, LimitError, RemoteError
@@ -25,7 +28,8 @@ from common.tsdb.store import Store
 from common.tsdb.writer import SourceWriter
 from hub.discovery.static import JobTargets, Target
 from hub.intake.commit import Committer
-from hub.intake.http import FAILURES, describe, read_bounded
+from hub.intake.direct import Direct
+from hub.intake.http import FAILURES, BodyLimitError, describe, gunzip, read_bounded
 from hub.metrics import IntakeMetrics
 
 ACCEPT = (
@@ -119,12 +123,18 @@ def row(exposed: Labels, target: Target) -> Labels | None:
 
 @dataclass(slots=True)
 class _Layout:
-    """The rows of the target's label sets (None: dropped), kept while those stay the same."""
+    """The rows of the target's label sets (None: dropped), kept while those stay the same.
+
+    `keys` are those that are not dropped and the report's, `keep` the positions of the former (None: all).
+    """
 
     exposed: Sequence[Labels] = ()
     rows: list[Labels | None] = field(default_factory=list)
     kept: int = 0
     known: frozenset[Labels] = frozenset()
+    keys: list[Labels] = field(default_factory=list)
+    keep: NDArray[np.intp] | None = None
+    meta: tuple[MetricMeta, ...] = ()
 
 
 @dataclass(slots=True)
@@ -141,8 +151,11 @@ class TargetState:
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
+    """A body as it came, its format, and whether it still is gzip."""
+
     body: bytes
     form: Format
+    packed: bool = False
 
 
 class TargetScraper:
@@ -165,12 +178,14 @@ class TargetScraper:
         self._committer = committer
         self._clock = clock
         self._metrics = metrics
+        self._direct = plain_connection(target.url)
+        self._head = b""
         self._parser = LineParser()
         self._layout = _Layout()
         source = target_id(target)
         self._writer = SourceWriter(store, source, target.source_labels)
         self._reports = (
-            [target.labels.merge(each) for each in _REPORT] if target.job.metric_relabel_configs else _REPORT
+            [target.labels.merge(each) for each in _REPORT] if target.job.metric_relabel_configs else list(_REPORT)
         )
         # Series with timestamps of their own get no stale markers, as in Prometheus: theirs is another writer.
         self._store, self._source = store, source
@@ -178,6 +193,12 @@ class TargetScraper:
 
     async def run(self) -> None:
         """Scrape on every tick until cancelled."""
+        try:
+            await self._run()
+        finally:
+            self.close()
+
+    async def _run(self) -> None:
         interval = self._target.interval
         phase = int.from_bytes(target_id(self._target)[:8], "big") % interval
         while True:
@@ -221,37 +242,63 @@ class TargetScraper:
 
     async def stop(self, at: Millis) -> None:
         """The target went away: all its series become stale."""
+        self.close()
         await asyncio.get_running_loop().run_in_executor(self._executor, self._writer.stale_all, at)
         self._committer.touch()
 
+    def close(self) -> None:
+        """Close the kept connection; the next scrape makes a new one."""
+        if self._direct is not None:
+            self._direct.close()
+
     async def _fetch(self) -> _Fetched:
-        target, job = self._target, self._target.job
+        target = self._target
         seconds = target.timeout / 1000
-        headers = {
-            "Accept": ACCEPT_NATIVE if target.native else ACCEPT,
-            "Accept-Encoding": "gzip" if job.enable_compression else "identity",
-            "User-Agent": f"Bramble/{program_version()}",
-            "X-Prometheus-Scrape-Timeout-Seconds": f"{seconds:g}",
-            **_credentials(target),
-        }
         try:
-            async with (
-                asyncio.timeout(seconds),
-                self._session.get(target.url, headers=headers, allow_redirects=job.follow_redirects) as response,
-            ):
-                if response.status != 200:
-                    raise RemoteError(f"server returned HTTP status {response.status} {response.reason or ''}".rstrip())
-                form = media_type(response.headers.get("Content-Type", ""))
-                try:
-                    body = await read_bounded(response, target.body_limit or MAX_BODY_BYTES)
-                except RemoteError:
-                    self._metrics.exceeded_body.inc()
-                    raise
-                return _Fetched(body, form)
+            async with asyncio.timeout(seconds):
+                fetched = None if self._direct is None else await self._ask(self._direct)
+                return fetched or await self._ask_session()
+        except BodyLimitError:
+            self._metrics.exceeded_body.inc()
+            raise
         except FAILURES as err:
             if isinstance(err, BrambleError):
                 raise
             raise RemoteError(describe(err, target.timeout)) from None
+
+    def _headers(self) -> dict[str, str]:
+        target = self._target
+        return {
+            "Accept": ACCEPT_NATIVE if target.native else ACCEPT,
+            "Accept-Encoding": "gzip" if target.job.enable_compression else "identity",
+            "User-Agent": f"Bramble/{program_version()}",
+            "X-Prometheus-Scrape-Timeout-Seconds": f"{target.timeout / 1000:g}",
+            **_credentials(target),
+        }
+
+    async def _ask(self, direct: Direct) -> _Fetched | None:
+        """What the target answers over its kept connection; None for what only the session can take."""
+        limit = self._target.body_limit or MAX_BODY_BYTES
+        head = self._head or request_head(self._target.url, self._headers())
+        if not _reads_files(self._target):
+            self._head = head
+        answer = await direct.get(head, limit)
+        coding = answer.headers.get("content-encoding", "").lower()
+        if 300 <= answer.status < 400 or coding not in ("", "identity", "gzip", "x-gzip"):
+            direct.close()
+            self._direct = None
+            return None
+        _check_status(answer.status, answer.reason)
+        form = media_type(answer.headers.get("content-type", ""))
+        return _Fetched(answer.body, form, coding.endswith("gzip"))
+
+    async def _ask_session(self) -> _Fetched:
+        target = self._target
+        follow = target.job.follow_redirects
+        async with self._session.get(target.url, headers=self._headers(), allow_redirects=follow) as response:
+            _check_status(response.status, response.reason or "")
+            form = media_type(response.headers.get("Content-Type", ""))
+            return _Fetched(await read_bounded(response, target.body_limit or MAX_BODY_BYTES), form)
 
     def _store_scrape(self, at: Millis, duration: float, fetched: _Fetched | None) -> str:
         """Parse and append; the reason if the scrape can't be taken, whose failure is then what is appended."""
@@ -259,10 +306,13 @@ class TargetScraper:
             return ""
         scraped = 0
         try:
+            body = fetched.body
+            if fetched.packed:
+                body = gunzip(body, self._target.body_limit or MAX_BODY_BYTES)
             if fetched.form is Format.PROTOBUF:
-                found = protobuf.expose(fetched.body, self._target.native, self._target.classic)
+                found = protobuf.expose(body, self._target.native, self._target.classic)
             else:
-                found = self._parser.parse(fetched.body, fetched.form)
+                found = self._parser.parse(body, fetched.form)
             scraped = len(found.values) + len(found.histograms) + found.duplicates
             self._metrics.scrape_duplicates.inc(found.duplicates)
             added = self._arrange(found)
@@ -272,7 +322,9 @@ class TargetScraper:
                 self._metrics.exceeded_samples.inc()
                 raise LimitError(f"sample limit exceeded ({kept} samples, limit {self._target.sample_limit})")
             self._append(at, duration, found, native, scraped, added)
-        except (FormatError, LimitError) as err:
+        except (FormatError, LimitError, RemoteError) as err:
+            if isinstance(err, BodyLimitError):
+                self._metrics.exceeded_body.inc()
             self._store_failure(at, duration, scraped)
             return str(err)
         return ""
@@ -289,7 +341,10 @@ class TargetScraper:
             for labels in known:
                 check_labels(target.source_labels.merge(labels), target)
         added = len(known - layout.known)
-        self._layout = _Layout(found.labels, rows, sum(labels is not None for labels in rows), known)
+        kept = [labels for labels in rows if labels is not None]
+        keep = None if len(kept) == len(rows) else np.flatnonzero([labels is not None for labels in rows])
+        meta = (*found.meta, *REPORT_META)
+        self._layout = _Layout(found.labels, rows, len(kept), known, [*kept, *self._reports], keep, meta)
         return added
 
     def _native_rows(self, found: Exposed) -> list[tuple[Labels, NativeSeries]]:
@@ -310,15 +365,17 @@ class TargetScraper:
         scraped: int,
         added: int,
     ) -> None:
-        rows = self._layout.rows
-        kept = self._layout.kept + len(native)
+        layout = self._layout
+        kept = layout.kept + len(native)
+        values = found.values if layout.keep is None else found.values[layout.keep]
+        plain: list[tuple[Labels, float]] | None
         report = self._report(1, duration, scraped, kept, added)
         if found.timestamps is None or not self._target.job.honor_timestamps:
-            plain = [(labels, value) for labels, value in zip(rows, found.values, strict=True) if labels is not None]
+            plain = None
         else:
             plain = []
             stamped: dict[int, list[tuple[Labels, float]]] = {}
-            for labels, value, timestamp in zip(rows, found.values, found.timestamps, strict=True):
+            for labels, value, timestamp in zip(layout.rows, found.values.tolist(), found.timestamps, strict=True):
                 if labels is None:
                     continue
                 (plain if timestamp is None else stamped.setdefault(timestamp, [])).append((labels, value))
@@ -338,7 +395,12 @@ class TargetScraper:
         together = [
             (labels, each.histogram, each.start) for labels, each in native if not own or each.timestamp is None
         ]
-        self._writer.write(at, [*plain, *report], [*found.meta, *REPORT_META], together)
+        if plain is None and not together:
+            self._writer.write_columns(at, layout.keys, np.concatenate((values, report)), layout.meta)
+        else:
+            if plain is None:
+                plain = list(zip(layout.keys[: layout.kept], values.tolist(), strict=True))
+            self._writer.write(at, [*plain, *zip(self._reports, report, strict=True)], layout.meta, together)
         self.state.meta = found.meta
         self._metrics.scrape_samples.inc(kept)
 
@@ -352,10 +414,38 @@ class TargetScraper:
     def _store_failure(self, at: Millis, duration: float, scraped: int) -> None:
         self._layout.known = frozenset()
         self._layout.exposed = ()
-        self._writer.write(at, self._report(0, duration, scraped, 0, 0), REPORT_META)
+        self._writer.write_columns(at, self._reports, np.array(self._report(0, duration, scraped, 0, 0)), REPORT_META)
 
-    def _report(self, up: int, duration: float, scraped: int, kept: int, added: int) -> list[tuple[Labels, float]]:
-        return list(zip(self._reports, map(float, (up, duration, scraped, kept, added)), strict=True))
+    @staticmethod
+    def _report(up: int, duration: float, scraped: int, kept: int, added: int) -> list[float]:
+        return [float(up), duration, float(scraped), float(kept), float(added)]
+
+
+def plain_connection(url: str) -> Direct | None:
+    """A connection for the target, if nothing but plain HTTP is asked for."""
+    try:
+        parsed = URL(url)
+    except ValueError:
+        return None
+    if parsed.scheme != "http" or not parsed.raw_host or parsed.user or parsed.password or parsed.port is None:
+        return None
+    return Direct(parsed.raw_host, parsed.port)
+
+
+def request_head(url: str, headers: Mapping[str, str]) -> bytes:
+    """A whole GET request; RemoteError for a header field that would break out of its line."""
+    for name, value in headers.items():
+        if "\r" in value or "\n" in value or "\0" in value:
+            raise RemoteError(f"header {name} holds a line break; is it in the credentials file?")
+    parsed = URL(url)
+    lines = [f"GET {parsed.raw_path_qs} HTTP/1.1", f"Host: {parsed.host_port_subcomponent}"]
+    lines += (f"{name}: {value}" for name, value in headers.items())
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def _check_status(status: int, reason: str) -> None:
+    if status != 200:
+        raise RemoteError(f"server returned HTTP status {status} {reason}".rstrip())
 
 
 def media_type(header: str) -> Format:
@@ -368,6 +458,12 @@ def media_type(header: str) -> Format:
     if not kind:
         raise RemoteError("non-compliant scrape target sending blank Content-Type; expected text/plain or OpenMetrics")
     raise RemoteError(f'received unsupported Content-Type "{kind[:80]}"; expected text/plain or OpenMetrics')
+
+
+def _reads_files(target: Target) -> bool:
+    """Whether credentials come from files, which may change."""
+    basic, own = target.job.basic_auth, target.job.authorization
+    return bool((basic and basic.password_file) or (own and own.credentials_file))
 
 
 def _credentials(target: Target) -> dict[str, str]:

@@ -37,7 +37,7 @@ def fast(parser: LineParser, body: bytes, form: Format) -> Result:
     except ExpositionError as err:
         return str(err)
     stamps = found.timestamps or [None] * len(found.labels)
-    return [(lb, repr(v), t) for lb, v, t in zip(found.labels, found.values, stamps, strict=True)]
+    return [(lb, repr(v), t) for lb, v, t in zip(found.labels, found.values.tolist(), stamps, strict=True)]
 
 
 BODIES = [
@@ -113,7 +113,7 @@ def test_label_sets_of_an_unchanged_target_are_the_same_objects() -> None:
     first = parser.parse(b'# HELP a b c\na{x="1"} 1\nb 2\n', Format.TEXT)
     second = parser.parse(b'# HELP a b c\na{x="1"} 10.5\nb -Inf\n', Format.TEXT)
     assert second.labels is first.labels
-    assert second.values == [10.5, -math.inf]
+    assert second.values.tolist() == [10.5, -math.inf]
     assert [m.help for m in second.meta] == ["b c"]
 
 

@@ -99,7 +99,7 @@ def test_what_is_written_reads_back() -> None:
     shown = [("h", (("i", str(number)),), 1000 * number, each) for number, each in enumerate(samples)]
     data = b"".join(exposition([("a", (), 5, 1.5), *shown]))
     found = expose(data, native=True)
-    assert (found.labels, found.values, found.timestamps) == ([Labels.of(__name__="a")], [1.5], [5])
+    assert (found.labels, found.values.tolist(), found.timestamps) == ([Labels.of(__name__="a")], [1.5], [5])
     assert [each.timestamp for each in found.histograms] == [0, 1000, 2000]
     assert all(each.histogram.equals(samples[number]) for number, each in enumerate(found.histograms))
     assert [each.histogram.hint for each in found.histograms] == [samples[number].hint for number in range(3)]

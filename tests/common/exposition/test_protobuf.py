@@ -67,7 +67,11 @@ h_bucket{le="+Inf"} 5
 
 def test_every_type_gives_the_series_of_the_text_format():
     found, text = expose(EVERYTHING), LineParser().parse(AS_TEXT, Format.TEXT)
-    assert (found.labels, found.values, found.timestamps) == (text.labels, text.values, text.timestamps)
+    assert (found.labels, found.values.tolist(), found.timestamps) == (
+        text.labels,
+        text.values.tolist(),
+        text.timestamps,
+    )
 
 
 def test_metadata_is_read():
@@ -89,7 +93,7 @@ def test_start_times_and_exemplars_are_read():
 def test_equal_label_sets_count_once():
     metric = write_bytes(2, write_double(1, 1))
     found = expose(family("g", GAUGE, metric, write_bytes(2, write_double(1, 2))))
-    assert (found.values, found.duplicates) == ([1.0], 1)
+    assert (found.values.tolist(), found.duplicates) == ([1.0], 1)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ async def test_native_histograms_are_told_in_protobuf_to_those_who_prefer_it_and
     )
     assert response.headers["Content-Type"].startswith("application/vnd.google.protobuf; proto=")
     found = expose(await response.read(), native=True)
-    assert (found.values, [each.timestamp for each in found.histograms]) == ([1.5], [now])
+    assert (found.values.tolist(), [each.timestamp for each in found.histograms]) == ([1.5], [now])
     assert found.histograms[0].histogram.equals(HISTOGRAM)
 
 

@@ -1,0 +1,290 @@
+"""A lean HTTP/1.1 client for what is scraped over and over: plain http, one kept connection a target, GET only.
+
+It knows what exporters answer with (a length, chunks, or all until the end of the connection; RFC 9112, section 6) and
+leaves redirects, TLS and the rest to others. Bodies come as they were sent: undoing the content coding is the caller's.
+"""
+
+import asyncio
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common.errors import RemoteError
+from common.units import format_size
+from hub.intake.http import BodyLimitError, strerror
+
+MAX_HEAD_BYTES = 64 << 10
+"""Status line and header fields of an answer; also the most that trailing fields and size lines of chunks may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer; names of header fields are in lower case, the last of a name counts."""
+
+    status: int
+    reason: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _NoAnswerError(RemoteError):
+    """The connection ended before the first byte of an answer."""
+
+
+class Direct:
+    """The connection to one host and port. One request at a time; after any error the next makes a new connection."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._host = host
+        self._port = port
+        self._connection: _Connection | None = None
+
+    async def get(self, request: bytes, limit: int) -> Answer:
+        """The answer to a whole request head, its body at most `limit` bytes; RemoteError says what went wrong.
+
+        A kept connection that turns out to be closed is replaced once, as RFC 9112, 9.3.1 allows for GET.
+        """
+        kept = self._connection
+        if kept is not None and kept.usable:
+            try:
+                return await self._ask(kept, request, limit)
+            except _NoAnswerError:
+                pass
+        try:
+            _, fresh = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
+        except socket.gaierror:
+            raise RemoteError(f"no such host: {self._host}") from None
+        except OSError as err:
+            raise RemoteError(f"connect: {_reason(err)}") from None
+        self._connection = fresh
+        return await self._ask(fresh, request, limit)
+
+    async def _ask(self, connection: "_Connection", request: bytes, limit: int) -> Answer:
+        try:
+            return await connection.ask(request, limit)
+        except BaseException:
+            connection.usable = False
+            raise
+        finally:
+            if not connection.usable:
+                connection.close()
+
+    def close(self) -> None:
+        """Close the connection, if there is one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _reason(err: OSError) -> str:
+    """What the system says, without the address that asyncio puts around it."""
+    text = strerror(err.errno) if err.errno is not None and err.errno > 0 else err.strerror or str(err)
+    return text[:1].lower() + text[1:]
+
+
+def _parse_head(head: bytes) -> tuple[str, int, str, dict[str, str]]:
+    """Protocol, status, reason and header fields of an answer."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    protocol, _, rest = first.partition(" ")
+    code, _, reason = rest.partition(" ")
+    if not protocol.startswith("HTTP/1.") or len(code) != 3 or not code.isascii() or not code.isdigit():
+        raise RemoteError(f"the answer is not HTTP: {first[:60]!r}")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name or name != name.strip():
+            raise RemoteError(f"the answer is not HTTP: header field {line[:60]!r}")
+        headers[name.lower()] = value.strip(" \t")
+    return protocol, int(code), reason, headers
+
+
+class _Connection(asyncio.Protocol):
+    """Collects what comes, and settles the future of the request that waits."""
+
+    def __init__(self) -> None:
+        self.usable = True
+        self._transport: asyncio.Transport | None = None
+        self._waiting: asyncio.Future[Answer] | None = None
+        self._limit = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._buffer = bytearray()
+        self._head: tuple[int, str, dict[str, str]] | None = None
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._left: int | None = 0
+        """Bytes of the body, or of the chunk, that are missing; None: all until the end."""
+        self._chunked = False
+
+    def ask(self, request: bytes, limit: int) -> asyncio.Future[Answer]:
+        """Send a request; the answer."""
+        assert self._transport is not None
+        self._reset()
+        self._limit = limit
+        self._waiting = asyncio.get_running_loop().create_future()
+        self._transport.write(request)
+        return self._waiting
+
+    def close(self) -> None:
+        """Give up what waits."""
+        self.usable = False
+        self._waiting = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See asyncio.Protocol."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self._waiting is None or self._waiting.done():
+            # Nobody asked: whoever asks next must not get this.
+            self.close()
+            return
+        try:
+            if self._head is None:
+                self._buffer += data
+                self._begin()
+            elif self._chunked:
+                self._buffer += data
+                self._chunks()
+            else:
+                self._take(data)
+        except RemoteError as err:
+            self._fail(err)
+
+    def eof_received(self) -> None:
+        """See asyncio.Protocol."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        self.usable = False
+        if self._waiting is None or self._waiting.done():
+            return
+        if self._head is None:
+            if isinstance(exc, OSError):
+                self._fail(_NoAnswerError(f"read: {_reason(exc)}"))
+            else:
+                self._fail(_NoAnswerError("it closed the connection without an answer"))
+        elif self._left is None and not self._chunked and exc is None:
+            self._done()
+        else:
+            self._fail(RemoteError("the answer was cut off"))
+
+    # The answer
+
+    def _fail(self, err: RemoteError) -> None:
+        self.usable = False
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_exception(err)
+
+    def _begin(self) -> None:
+        while True:
+            end = self._buffer.find(b"\r\n\r\n")
+            if end < 0:
+                if len(self._buffer) > MAX_HEAD_BYTES:
+                    limit = format_size(MAX_HEAD_BYTES)
+                    raise RemoteError(f"the answer is not HTTP: more than {limit} of header fields")
+                return
+            protocol, status, reason, headers = _parse_head(bytes(self._buffer[:end]))
+            del self._buffer[: end + 4]
+            # Interim answers (1xx) are passed over: the real one follows.
+            if status >= 200:
+                break
+        body = bytes(self._buffer)
+        self._buffer.clear()
+        self._head = status, reason, headers
+        options = headers.get("connection", "").lower()
+        self.usable = options != "close" if protocol != "HTTP/1.0" else options == "keep-alive"
+        length = headers.get("content-length")
+        if "transfer-encoding" in headers:
+            if headers["transfer-encoding"].lower() != "chunked":
+                raise RemoteError(f"the answer is not HTTP: transfer coding {headers['transfer-encoding'][:40]!r}")
+            self._chunked = True
+            self._buffer += body
+            self._chunks()
+        elif status in (204, 304):
+            self._done()
+        elif length is None:
+            self._left, self.usable = None, False
+            self._take(body)
+        else:
+            if not length.isascii() or not length.isdigit():
+                raise RemoteError(f"the answer is not HTTP: Content-Length {length[:40]!r}")
+            self._left = int(length)
+            if self._left > self._limit:
+                raise BodyLimitError(
+                    f"body size limit exceeded: {format_size(self._left)} announced, at most {format_size(self._limit)}"
+                )
+            self._take(body)
+
+    def _add(self, data: bytes) -> None:
+        self._size += len(data)
+        if self._size > self._limit:
+            raise BodyLimitError(f"body size limit exceeded: more than {format_size(self._limit)}")
+        self._parts.append(data)
+
+    def _take(self, data: bytes) -> None:
+        if self._left is None:
+            self._add(data)
+            return
+        if len(data) > self._left:
+            # More than was announced: the rest belongs to nothing.
+            data, self.usable = data[: self._left], False
+        self._left -= len(data)
+        self._add(data)
+        if not self._left:
+            self._done()
+
+    def _chunks(self) -> None:
+        """Take whole chunks out of the buffer (RFC 9112, 7.1)."""
+        buffer, at = self._buffer, 0
+        try:
+            while True:
+                end = buffer.find(b"\r\n", at)
+                if end < 0:
+                    if len(buffer) - at > MAX_HEAD_BYTES:
+                        raise RemoteError("the answer is not HTTP: a chunk without its size")
+                    return
+                text = bytes(buffer[at:end]).partition(b";")[0].strip()
+                try:
+                    size = int(text, 16)
+                except ValueError:
+                    size = -1
+                if size < 0 or not text.isalnum():
+                    raise RemoteError(f"the answer is not HTTP: chunk size {text[:40]!r}")
+                if not size:
+                    self._trailer(end)
+                    return
+                if self._size + size > self._limit:
+                    raise BodyLimitError(f"body size limit exceeded: more than {format_size(self._limit)}")
+                if len(buffer) < end + 4 + size:
+                    return
+                if buffer[end + 2 + size : end + 4 + size] != b"\r\n":
+                    raise RemoteError("the answer is not HTTP: a chunk is longer than its size")
+                self._add(bytes(buffer[end + 2 : end + 2 + size]))
+                at = end + 4 + size
+        finally:
+            del buffer[:at]
+
+    def _trailer(self, end: int) -> None:
+        """The last chunk's size ends at `end`: done once the fields behind it have ended with an empty line."""
+        rest = bytes(self._buffer[end : end + MAX_HEAD_BYTES])
+        stop = rest.find(b"\r\n\r\n")
+        if stop < 0:
+            if len(rest) >= MAX_HEAD_BYTES:
+                raise RemoteError(f"the answer is not HTTP: more than {format_size(MAX_HEAD_BYTES)} of trailers")
+            return
+        if len(self._buffer) > end + stop + 4:
+            self.usable = False
+        self._done()
+
+    def _done(self) -> None:
+        assert self._head is not None
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(Answer(*self._head, b"".join(self._parts)))
