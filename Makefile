@@ -15,7 +15,7 @@ JOBS ?= $(shell nproc)
 # Integration tests mostly wait for real programs: more at a time than there are cores.
 WAITERS ?= 4
 
-.PHONY: run demo test check lint types unit conformance integration armhf kills fuzz fuzz-api bench-query bench-lag bench-scrape bench-storage bench-edge bench-frames bench-promql docs format clean
+.PHONY: run demo test check lint types unit conformance integration armhf kills fuzz fuzz-api bench-query bench-lag bench-scrape bench-pull bench-storage bench-edge bench-frames bench-promql docs format clean
 
 run: $(VENV)/.run ## hub and one agent on this machine, discovered, queried, alerting
 	@$(BIN)/bramblectl run --data $(DATA)/run $(if $(HUB_PORT),--hub-port $(HUB_PORT)) $(if $(EDGE_PORT),--edge-port $(EDGE_PORT)) $(ARGS)
@@ -52,6 +52,9 @@ bench-lag: $(VENV)/.dev ## the event loop under the worst queries beside intake,
 
 bench-scrape: $(VENV)/.dev ## CPU a scraped sample beside Prometheus: BENCH_DATA as gen.py made it of TEMPLATE, PROMETHEUS its binary
 	$(BIN)/python -m tests.bench.scrape --data $(BENCH_DATA) --template $(TEMPLATE) --prometheus $(or $(PROMETHEUS),prometheus) $(ARGS)
+
+bench-pull: $(VENV)/.dev ## CPU and loop lag while frames are pulled from 100 and 1,000 agents: BENCH_DATA, TEMPLATE as for bench-scrape
+	$(BIN)/python -m tests.bench.pull --data $(BENCH_DATA) --template $(TEMPLATE) $(ARGS)
 
 bench-storage: $(VENV)/.dev ## the hub's store beside Prometheus: BENCH_DATA as gen.py made it, PROMETHEUS its binary
 	$(BIN)/python -m tests.bench.storage --data $(BENCH_DATA) --prometheus $(or $(PROMETHEUS),prometheus) $(ARGS)

@@ -21,6 +21,7 @@ from common.clock import Clock
 from common.errors import BrambleError, ConfigError, StorageError
 from common.flags import program_version
 from common.labels import Labels, compile_regex
+from common.lane import Lane
 from common.listen import bind
 from common.logs import EventLog
 from common.panel.service import Panel, Pins
@@ -214,8 +215,8 @@ class Hub:
         )
         browser = MdnsBrowser(puller.seen, clock) if bramble.discovery and options.mdns else None
 
-        def make_scraper(target: Target) -> TargetScraper:
-            return TargetScraper(target, store, http, intake, committer, clock, metrics)
+        def make_scraper(target: Target, own: aiohttp.ClientSession) -> TargetScraper:
+            return TargetScraper(target, store, own, None, committer, clock, metrics)
 
         scrapes = ScrapeManager(make_scraper, clock)
         scrapes.apply(targets(config))
@@ -293,7 +294,7 @@ class Hub:
             committer,
             keeper,
             puller,
-            scrapes,
+            Lane(scrapes.name, scrapes.run),
             rules,
             panel,
             Job("watchdog", supervisor.watchdog),

@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 import aiohttp
 import numpy as np
@@ -29,8 +31,11 @@ from common.tsdb.writer import SourceWriter
 from hub.discovery.static import JobTargets, Target
 from hub.intake.commit import Committer
 from hub.intake.direct import Direct
-from hub.intake.http import FAILURES, BodyLimitError, describe, gunzip, read_bounded
+from hub.intake.http import FAILURES, BodyLimitError, describe, gunzip, read_bounded, session
 from hub.metrics import IntakeMetrics
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ACCEPT = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
@@ -166,11 +171,15 @@ class TargetScraper:
         target: Target,
         store: Store,
         session: aiohttp.ClientSession,
-        executor: Executor,
+        executor: Executor | None,
         committer: Committer,
         clock: Clock,
         metrics: IntakeMetrics,
     ) -> None:
+        """What blocks (parsing, appending) runs in `executor`; without one on the loop, which then is only for scrapes.
+
+        A scrape is so short that handing it to another thread and back costs as much as the scrape.
+        """
         self.state = TargetState(target)
         self._target = target
         self._session = session
@@ -212,7 +221,6 @@ class TargetScraper:
 
     async def scrape(self, at: Millis) -> None:
         """One scrape, whatever comes of it; its samples are those of the time `at`."""
-        loop = asyncio.get_running_loop()
         state = self.state
         began = self._clock.monotonic()
         error, fetched = "", None
@@ -222,9 +230,9 @@ class TargetScraper:
             error = str(err)
         duration = self._clock.monotonic() - began
         try:
-            error = error or await loop.run_in_executor(self._executor, self._store_scrape, at, duration, fetched)
+            error = error or await self._blocking(self._store_scrape, at, duration, fetched)
             if fetched is None:
-                await loop.run_in_executor(self._executor, self._store_failure, at, duration, 0)
+                await self._blocking(self._store_failure, at, duration, 0)
         except BrambleError as err:
             error = str(err)
         except Exception as err:  # noqa: BLE001 - the boundary of a target: a fault met in one stays in it
@@ -243,8 +251,14 @@ class TargetScraper:
     async def stop(self, at: Millis) -> None:
         """The target went away: all its series become stale."""
         self.close()
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._writer.stale_all, at)
+        await self._blocking(self._writer.stale_all, at)
         self._committer.touch()
+
+    async def _blocking(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._executor is None:
+            return function(*args, **kwargs)
+        call = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, call)
 
     def close(self) -> None:
         """Close the kept connection; the next scrape makes a new one."""
@@ -482,12 +496,16 @@ def _credentials(target: Target) -> dict[str, str]:
 
 
 class ScrapeManager:
-    """A service that scrapes all targets; `apply` may be called again with others."""
+    """A service that scrapes all targets; `apply` may be called again with others.
+
+    It may run on another loop than the one of its callers: its methods, `run` aside, may be called from any thread.
+    """
 
     name = "scrape"
 
-    def __init__(self, make: Callable[[Target], TargetScraper], clock: Clock) -> None:
+    def __init__(self, make: Callable[[Target, aiohttp.ClientSession], TargetScraper], clock: Clock) -> None:
         self._make = make
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._clock = clock
         self._wanted: dict[str, JobTargets] = {}
         self._running: dict[tuple[str, str, Labels], tuple[TargetScraper, asyncio.Task[None]]] = {}
@@ -499,7 +517,10 @@ class ScrapeManager:
         for job, found in targets.items():
             if found.problem:
                 _log.error("job has no targets", job=job, reason=found.problem)
-        self._changed.set()
+        if (loop := self._loop) is None:
+            self._changed.set()
+        else:
+            loop.call_soon_threadsafe(self._changed.set)
 
     def jobs(self) -> list[str]:
         """Names of all jobs, also of those without targets."""
@@ -516,6 +537,14 @@ class ScrapeManager:
 
     async def run(self) -> None:
         """Scrape until cancelled. A target that is no longer wanted gets stale markers."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            async with session() as http:
+                await self._keep(http)
+        finally:
+            self._loop = None
+
+    async def _keep(self, http: aiohttp.ClientSession) -> None:
         self._running.clear()
         async with asyncio.TaskGroup() as group:
             while True:
@@ -529,7 +558,7 @@ class ScrapeManager:
                         await scraper.stop(self._clock.now())
                 for key, target in wanted.items():
                     if key not in self._running:
-                        scraper = self._make(target)
+                        scraper = self._make(target, http)
                         self._running[key] = scraper, group.create_task(scraper.run(), name=f"scrape {target.url}")
                 self._running = {key: self._running[key] for key in wanted}
                 await self._changed.wait()

@@ -318,7 +318,7 @@ async def test_nan_and_infinities_are_values(rig: Rig) -> None:
 
 async def test_the_manager_scrapes_each_target_on_its_ticks_and_drops_those_removed(rig: Rig) -> None:
     target = rig.target("scrape_interval: 10s")
-    manager = ScrapeManager(rig.make, rig.clock)
+    manager = ScrapeManager(lambda target, _: rig.make(target), rig.clock)
     manager.apply({"j": JobTargets((target,)), "k": JobTargets(problem="target_limit exceeded")})
     task = asyncio.create_task(manager.run())
     try:
