@@ -44,7 +44,6 @@ from hub.fleet import Fleet
 from hub.garbage import Garbage
 from hub.intake.commit import Committer
 from hub.intake.devices import FILE, FleetKeeper, load_devices
-from hub.intake.http import session
 from hub.intake.pull import AgentClient, Puller
 from hub.intake.remote_write import Receiver
 from hub.intake.scrape import ScrapeManager, TargetScraper
@@ -60,7 +59,7 @@ from hub.views import FleetRows, Targets
 
 QUERY_THREADS = 3
 """More make each query slower and none faster (the GIL); fewer let two slow queries keep all others waiting."""
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.001
 """How soon a thread that computes hands over: with Python's 5 ms, three queries delayed the event loop by 250 ms."""
 
 _log = EventLog("hub")
@@ -200,7 +199,6 @@ class Hub:
         committing = self._lane(stack, "commit", 1)
         ruling = self._lane(stack, "rules", 2)
         querying = self._lane(stack, "query", min(options.max_concurrency, QUERY_THREADS))
-        http: aiohttp.ClientSession = await stack.enter_async_context(session())
 
         metrics = IntakeMetrics(registry)
         committer = Committer(store, committing, clock, beat)
@@ -209,7 +207,8 @@ class Hub:
         fleet.set_static(bramble.agents)
         keeper = FleetKeeper(fleet, store, committer, intake, clock, options.data / FILE, beat)
         stack.push_async_callback(self._save_fleet, keeper)
-        client = AgentClient(http, bramble.timeout, bramble.pull_size_limit)
+        client = AgentClient(bramble.timeout, bramble.pull_size_limit)
+        stack.callback(client.close)
         puller = Puller(
             fleet, store, client, committer, intake, bramble, clock, metrics, remember=keeper.remember, beat=beat
         )

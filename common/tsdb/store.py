@@ -505,10 +505,12 @@ class Store:
             self._counts["commits"] += 1
 
     def have(self, source: SourceId) -> Have:
-        """Frames of `source` that are durable here."""
-        with self._lock:
-            entry = self._head.sources.get(source)
-            return dict(entry.ledger.durable) if entry is not None else {}
+        """Frames of `source` that are durable here. Answers at once: event loops may ask.
+
+        No lock is needed: each of these reads is one step of the interpreter, and what is durable stays so.
+        """
+        entry = self._head.sources.get(source)
+        return dict(entry.ledger.durable) if entry is not None else {}
 
     def maintain(self) -> None:
         """Pack, cut, compact and drop what is due; call it every minute or so. Long, but others may go on meanwhile.

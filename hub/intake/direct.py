@@ -38,12 +38,22 @@ class Direct:
         self._host = host
         self._port = port
         self._connection: _Connection | None = None
+        self.busy = False
+        """Whether a request is under way."""
 
     async def get(self, request: bytes, limit: int) -> Answer:
         """The answer to a whole request head, its body at most `limit` bytes; RemoteError says what went wrong.
 
         A kept connection that turns out to be closed is replaced once, as RFC 9112, 9.3.1 allows for GET.
         """
+        assert not self.busy
+        self.busy = True
+        try:
+            return await self._get(request, limit)
+        finally:
+            self.busy = False
+
+    async def _get(self, request: bytes, limit: int) -> Answer:
         kept = self._connection
         if kept is not None and kept.usable:
             try:
@@ -128,7 +138,7 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Give up what waits."""
-        self.usable = False
+        self._fail(RemoteError("the connection was given up"))
         self._waiting = None
         if self._transport is not None:
             self._transport.abort()

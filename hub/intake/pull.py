@@ -2,14 +2,13 @@
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import ParamSpec, TypeVar
-
-import aiohttp
+from urllib.parse import urlencode
 
 from common.clock import Clock
 from common.errors import BrambleError, FormatError, FrameError, LimitError, RemoteError
@@ -33,7 +32,8 @@ from common.tsdb.store import Store
 from hub.config import DEFAULT_AGENT_PORT, BrambleConfig, parse_address
 from hub.fleet import Announced, Device, Fleet, Success, question
 from hub.intake.commit import Committer
-from hub.intake.http import FAILURES, describe, read_bounded
+from hub.intake.direct import Direct
+from hub.intake.http import describe
 from hub.metrics import IntakeMetrics
 
 P = ParamSpec("P")
@@ -42,6 +42,8 @@ T = TypeVar("T")
 ACCEPT = f"{MEDIA_TYPE};version={VERSION}"
 MAX_HAVE_CHARACTERS = 40_000
 """Of the `have` in a URL; agents take request lines of 64 KiB. What is cut off is sent again, no harm done."""
+MAX_CONNECTIONS = 4_096
+"""Connections to agents that are kept; the one that was used longest ago makes room."""
 MAX_SCHEMA_BYTES = 16 << 20
 MAX_SCHEMAS_PER_PULL = 256
 MAX_ATTEMPTS = 2
@@ -109,10 +111,26 @@ def split_frames(body: bytes, source: SourceId) -> list[tuple[int, FrameHeader]]
 class AgentClient:
     """HTTP to agents; every method raises RemoteError with a reason that an operator understands."""
 
-    def __init__(self, session: aiohttp.ClientSession, timeout_ms: int, size_limit: int) -> None:
-        self._session = session
+    def __init__(self, timeout_ms: int, size_limit: int) -> None:
         self._timeout = timeout_ms / 1000
         self._limit = size_limit
+        self._connections: OrderedDict[str, Direct] = OrderedDict()
+
+    def close(self) -> None:
+        """Close all connections."""
+        while self._connections:
+            self._connections.popitem()[1].close()
+
+    def _connection(self, address: str) -> Direct:
+        """The kept connection to an address, the least recently used one given up for a new one beyond the limit."""
+        direct = self._connections.get(address)
+        if direct is None or direct.busy:
+            host, port = parse_address(address)
+            direct = self._connections[address] = Direct(host, port or DEFAULT_AGENT_PORT)
+        self._connections.move_to_end(address)
+        if len(self._connections) > MAX_CONNECTIONS:
+            self._connections.popitem(last=False)[1].close()
+        return direct
 
     async def frames(self, address: str, have: Have, max_bytes: int) -> Answer:
         """The newest frames that `have` lacks, about `max_bytes` of them."""
@@ -122,15 +140,15 @@ class AgentClient:
             "max_bytes": str(max_bytes),
         }
         headers, body = await self._get(address, "/federate", params, self._limit)
-        kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != MEDIA_TYPE:
             raise RemoteError(f"it is no agent of this kind: it answers with {kind[:60] or 'no content type'}")
-        key = headers.get("Bramble-Source", "")
+        key = headers.get("bramble-source", "")
         try:
             source = SourceId(bytes.fromhex(key))
             if len(source) != 16:
                 raise ValueError
-            log = headers.get("Bramble-Log", "")
+            log = headers.get("bramble-log", "")
             available = parse_have(log)
         except FormatError as err:
             raise RemoteError(f"its header Bramble-Log is wrong: {err}") from None
@@ -146,23 +164,24 @@ class AgentClient:
     async def _get(
         self, address: str, path: str, params: dict[str, str], limit: int
     ) -> tuple[Mapping[str, str], bytes]:
-        headers = {"Accept": ACCEPT, "Accept-Encoding": "identity"}
+        """Header fields (names in lower case) and body."""
+        query = urlencode(params, safe=":,")
+        lines = [f"GET {path}?{query} HTTP/1.1", f"Host: {address}", f"Accept: {ACCEPT}", "Accept-Encoding: identity"]
+        direct = self._connection(address)
         try:
-            async with (
-                asyncio.timeout(self._timeout),
-                self._session.get(
-                    f"http://{address}{path}", params=params, headers=headers, allow_redirects=False
-                ) as response,
-            ):
-                if response.status != 200:
-                    text = (await response.content.read(200)).decode("utf-8", "replace").strip().partition("\n")[0]
-                    status = f"{response.status} {response.reason or ''}".strip()
-                    raise RemoteError(f"it answers {path} with HTTP status {status}" + (f": {text}" if text else ""))
-                return response.headers, await read_bounded(response, limit)
-        except FAILURES as err:
-            if isinstance(err, RemoteError):
-                raise
+            async with asyncio.timeout(self._timeout):
+                answer = await direct.get("\r\n".join([*lines, "", ""]).encode(), limit)
+        except TimeoutError as err:
             raise RemoteError(describe(err, self._timeout * 1000)) from None
+        finally:
+            if self._connections.get(address) is not direct:
+                # Another request took its place meanwhile.
+                direct.close()
+        if answer.status != 200:
+            text = answer.body[:200].decode("utf-8", "replace").strip().partition("\n")[0]
+            status = f"{answer.status} {answer.reason}".strip()
+            raise RemoteError(f"it answers {path} with HTTP status {status}" + (f": {text}" if text else ""))
+        return answer.headers, answer.body
 
 
 class Puller:
@@ -304,7 +323,7 @@ class Puller:
         rows: dict[int, int] = {}
         while True:
             at = self._clock.now()
-            have = await self._have(device.source) if device else {}
+            have = self._have(device.source) if device else {}
             wanted = question(have, device.available if device else {})
             answer = await self._client.frames(address, wanted, min(budget, self._config.pull_size_limit // 2))
             if device is None:
@@ -325,7 +344,7 @@ class Puller:
             self._fleet.saw(device, taken.newest)
             if taken.problem:
                 raise RemoteError(taken.problem)
-            have = await self._have(device.source)
+            have = self._have(device.source)
             device.available = answer.available if answer.complete else {}
             behind = any(have.get(epoch, EMPTY).missing(theirs) for epoch, theirs in answer.available.items())
             if behind and taken.frames and budget > 0:
@@ -411,9 +430,9 @@ class Puller:
         for outcome, count in taken.outcomes.items():
             self._metrics.pull_frames.labels(outcome).inc(count)
 
-    async def _have(self, source: SourceId) -> Have:
+    def _have(self, source: SourceId) -> Have:
         """What is durable here or will be with the next commit."""
-        durable = await self._in_executor(self._store.have, source)
+        durable = self._store.have(source)
         reached = self._committer.generation
         waiting = [(due, have) for due, have in self._in_flight.get(source, []) if due > reached]
         self._in_flight[source] = waiting

@@ -85,7 +85,7 @@ def questions(start: float, end: float) -> dict[str, tuple[str, dict[str, str]]]
         ),
         "all of a moment": ("/api/v1/query", {"query": '{__name__=~".+"}', "time": f"{end - 30:.3f}"}),
         "raw samples": ("/api/v1/query", {"query": "node_cpu_seconds_total[3h]", "time": f"{end:.3f}"}),
-        "near the limit": ranged('sum(rate({__name__=~"node_(cpu|network|disk|filesystem).*"}[5m]))', 15),
+        "beyond a limit": ranged('sum(rate({__name__=~"node_(cpu|network|disk|filesystem).*"}[5m]))', 15),
         "label_replace": ranged(
             'count by (h)(label_replace({__name__=~"node_network_.*"}, "h", "$1", "instance", "pi-(.).*"))', 60
         ),

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import aiohttp
 import numpy as np
 import pytest
 import pytest_asyncio
@@ -28,7 +27,6 @@ from common.tsdb.store import Store
 from hub.config import BrambleConfig
 from hub.fleet import Announced, Device, Fleet, State
 from hub.intake.commit import Committer
-from hub.intake.http import session
 from hub.intake.pull import AgentClient, Puller
 from hub.metrics import IntakeMetrics
 
@@ -127,10 +125,9 @@ async def rig(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Rig]:
         store = Store.open(tmp_path, StoreOptions(), clock)
         stack.callback(store.close)
         lane = stack.enter_context(ThreadPoolExecutor(1))
-        http: aiohttp.ClientSession = await stack.enter_async_context(session())
         config = BrambleConfig(pull_size_limit=Size(LIMIT), pull_timeout=Duration(200))
         fleet = Fleet(config.pull_interval, config.lost_after)
-        client = AgentClient(http, config.timeout, config.pull_size_limit)
+        client = AgentClient(config.timeout, config.pull_size_limit)
         committer = Committer(store, lane, clock)
         metrics = IntakeMetrics(CollectorRegistry())
         puller = Puller(fleet, store, client, committer, lane, config, clock, metrics)
