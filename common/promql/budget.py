@@ -64,5 +64,8 @@ class QueryBudget:
         used = self._held + self._reading
         self.peak = max(self.peak, used)
         if used > self._max:
-            raise QueryLimitError("query processing would load too many samples into memory in query execution")
+            raise QueryLimitError(
+                "query processing would load too many samples into memory in query execution"
+                f" (--query.max-samples={self._max})"
+            )
         self.check()

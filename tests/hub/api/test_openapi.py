@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jsonschema_rs
 import pytest
 import yaml
 
@@ -15,6 +14,8 @@ from hub.api.state import ActiveTarget, DroppedTarget, FleetRow
 from hub.notices import Notices
 from tests.hub.api.conftest import T0, Api
 from tests.hub.api.test_views import groups
+
+jsonschema_rs: Any = pytest.importorskip("jsonschema_rs", reason="jsonschema-rs is not installed (no 32-bit wheels)")
 
 TIME = str(T0 / 1000 + 60)
 SPAN = {"start": str(T0 / 1000), "end": TIME, "step": "15"}
