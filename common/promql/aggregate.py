@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from common.errors import QueryError
 from common.histogram import Accumulator, FloatHistogram, IncompatibleError
 from common.labels import EMPTY, NAME, Labels
+from common.order import in_order
 from common.promql import folding
 from common.promql.ast import Aggregate
 from common.promql.gotext import plain_float, quote, short_float
@@ -289,7 +291,8 @@ def _pick(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
         else:
             largest = expr.op == "topk"
             if steps.count > 1:
-                presence[rows] = folding.chosen_best(matrix.values[rows], here, k, largest)
+                rank = partial(_label_ranks, [matrix.labels[row] for row in rows.tolist()])
+                presence[rows] = folding.chosen_best(matrix.values[rows], here, k, largest, rank)
             else:
                 presence[rows], ranked = folding.best(matrix.values[rows], here, k, largest)
                 rows = rows[ranked[:, 0]]
@@ -297,6 +300,14 @@ def _pick(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     result = replace(matrix, presence=presence)
     # An instant query shows the values of each group in order.
     return (result.rows(np.concatenate(order)) if steps.count == 1 else result).without_empty()
+
+
+def _label_ranks(labels: Sequence[Labels]) -> Index:
+    """Each row's place in the order of label sets: equal samples are chosen by it, not by how storage came on them."""
+    order = in_order(range(len(labels)), key=lambda row: labels[row].pairs)
+    ranks = np.empty(len(labels), dtype=np.intp)
+    ranks[order] = np.arange(len(labels))
+    return ranks
 
 
 def ratio_offset(labels: Labels) -> float:

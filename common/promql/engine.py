@@ -30,6 +30,7 @@ from common.promql.matrix import (
 from common.promql.mixed import MixedSeries, split
 from common.promql.parser import parse
 from common.promql.preprocess import Resolver, counted_selectors, unwrap
+from common.promql.stepnotes import StepNote
 from common.promql.typecheck import value_type
 from common.tsdb.querier import Querier, SelectHints
 
@@ -80,6 +81,10 @@ class Result:
     infos: list[str] = field(default_factory=list)
     samples_read: int = 0
     peak_samples: int = 0
+    native: bool = False
+    """Whether native histograms were looked at."""
+    step_note: StepNote | None = None
+    """The only annotation, if it is known at which steps it arises."""
 
 
 REMEMBERED_LENGTH = 4096
@@ -184,6 +189,8 @@ class Engine:
             infos=list(ev.notes.infos),
             samples_read=budget.read,
             peak_samples=budget.peak,
+            native=ev.notes.native,
+            step_note=_only_note(ev.notes, Steps(start, end, step).count),
         )
 
 
@@ -195,6 +202,13 @@ def _parsed(query: str, features: frozenset[str]) -> Expr:
 def _remembered(query: str, features: frozenset[str]) -> Expr:
     """The tree of a query, which never changes: dashboards and rules repeat themselves."""
     return parse(query, features)
+
+
+def _only_note(notes: Notes, count: int) -> StepNote | None:
+    if notes.warnings or len(notes.infos) != 1:
+        return None
+    note = notes.by_step.get(next(iter(notes.infos)))
+    return note if note is not None and len(note.counts) == count else None
 
 
 def _evaluate(ev: Evaluator, expr: Expr, kind: ValueType, steps: Steps, matrix: bool) -> Result:

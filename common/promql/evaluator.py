@@ -173,6 +173,7 @@ class Evaluator:
         """Batches from storage with start <= timestamp <= end, each charged to the budget while it is in hand."""
         counted = node.span in self.setting.counted
         for batch in self.querier.select(node.matchers, Millis(start), Millis(end), hints, self.budget):
+            self.notes.native |= batch.kind is not ValueKind.FLOAT
             yield with_resets(batch) if counted and batch.kind is ValueKind.HISTOGRAM else batch
             self.budget.release_batch()
 
@@ -245,7 +246,7 @@ class Evaluator:
 
         Without delayed removal series may become equal: those are merged, or refused if not `merge`.
         """
-        if self.setting.delayed_names or _single_name(expr):
+        if self.setting.delayed_names or single_name(expr):
             for part in parts:
                 yield self.drop_names(part)
             return
@@ -286,7 +287,7 @@ class Evaluator:
             yield from parts
 
 
-def _single_name(expr: Expr) -> bool:
+def single_name(expr: Expr) -> bool:
     """Whether all series of `expr` have the same metric name, so that dropping it leaves them distinct."""
     expr = unwrap(expr)
     match expr:
@@ -295,13 +296,13 @@ def _single_name(expr: Expr) -> bool:
                 m.name in ("__type__", "__unit__") for m in expr.matchers
             )
         case MatrixSelector():
-            return _single_name(expr.selector)
+            return single_name(expr.selector)
         case Unary() | Subquery():
-            return _single_name(expr.expr)
+            return single_name(expr.expr)
         case Aggregate():
             return not expr.without and not set(expr.grouping) & {NAME, "__type__", "__unit__"}
         case Binary():
-            return value_type(expr.lhs) is ValueType.SCALAR and _single_name(expr.rhs)
+            return value_type(expr.lhs) is ValueType.SCALAR and single_name(expr.rhs)
     return False
 
 

@@ -3,6 +3,7 @@
 Conventions: `values` float64 [S, K], `presence` bool [S, K], `group` intp [S] in 0..G-1. Results are [G, K].
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -239,10 +240,11 @@ class Summing:
     def result(self) -> tuple[Floats, Bools]:
         present = self._seen.counts > 0
         with np.errstate(all="ignore"):
+            # Rounded once from what is mostly the exact sum: how it came together does not show.
+            sums = np.where(np.isinf(self._total), self._total, self._total + self._lost)
             if not self._mean:
-                return np.where(np.isinf(self._total), self._total, self._total + self._lost), present
-            size = np.maximum(self._seen.counts, 1)
-            direct = np.where(np.isinf(self._total), self._total, self._total / size + self._lost / size)
+                return sums, present
+            direct = sums / np.maximum(self._seen.counts, 1)
             return np.where(self._incremental, self._average + self._lost, direct), present
 
 
@@ -330,11 +332,23 @@ def members(group: Index, groups: int) -> list[Index]:
     return np.split(order, np.searchsorted(group[order], np.arange(1, groups)))
 
 
-def chosen_best(values: Floats, presence: Bools, k: NDArray[np.int64], largest: bool) -> Bools:
-    """As the first result of `best`, cheaper where all steps have the same `k` and no sample is NaN."""
+def chosen_best(
+    values: Floats,
+    presence: Bools,
+    k: NDArray[np.int64],
+    largest: bool,
+    rank: Callable[[], Index] | None = None,
+) -> Bools:
+    """As the first result of `best`, cheaper where all steps have the same `k` and no sample is NaN.
+
+    Of equal samples the first rows win, or those of the lowest `rank()` [S], asked for only if there are any.
+    """
     few = int(k[0])
     if not (k == few).all() or np.isnan(np.where(presence, values, 0.0).sum()):
-        return best(values, presence, k, largest)[0]
+        order = np.arange(len(values)) if rank is None else np.argsort(rank())
+        picked = np.empty_like(presence)
+        picked[order] = best(values[order], presence[order], k, largest)[0]
+        return picked
     if few <= 0:
         return np.zeros_like(presence)
     if few >= len(values):
@@ -343,7 +357,12 @@ def chosen_best(values: Floats, presence: Bools, k: NDArray[np.int64], largest: 
     limit = np.partition(key, few - 1, axis=0)[few - 1]
     chosen: Bools = presence & (key < limit)
     ties = presence & (key == limit)
-    chosen |= ties & (np.cumsum(ties, axis=0) <= few - chosen.sum(axis=0))
+    room = few - chosen.sum(axis=0)
+    if rank is None or (ties.sum(axis=0) <= room).all():
+        chosen |= ties & (np.cumsum(ties, axis=0) <= room)
+        return chosen
+    order = np.argsort(rank())
+    chosen[order] |= ties[order] & (np.cumsum(ties[order], axis=0) <= room)
     return chosen
 
 

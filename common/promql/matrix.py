@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from common.errors import QueryError
 from common.labels import EMPTY, NAME, Labels
 from common.order import in_order
+from common.promql.stepnotes import StepNote
 
 METADATA_LABELS = (NAME, "__type__", "__unit__")
 """Labels that say what a metric is; operations that change its meaning drop them."""
@@ -199,6 +200,12 @@ class Notes:
     query: str
     warnings: dict[str, None] = field(default_factory=dict)
     infos: dict[str, None] = field(default_factory=dict)
+    native: bool = False
+    """Whether native histograms were looked at: their sums depend on the order of series."""
+    by_step: dict[str, StepNote] = field(default_factory=dict)
+    """Infos of which is known at which steps of the query they arise."""
+    subqueries: int = 0
+    """How many subqueries what is evaluated now stands in: their steps are not the query's."""
 
     def warn(self, text: str, start: int) -> None:
         """Add `PromQL warning: text (position)`; `start` is a byte offset into the query."""
@@ -207,6 +214,17 @@ class Notes:
     def info(self, text: str, start: int) -> None:
         """Add `PromQL info: text (position)`; `start` is a byte offset into the query."""
         self.infos[f"PromQL info: {text} ({self._position(start)})"] = None
+
+    def info_by_step(
+        self, text: str, start: int, times: Times, counts: NDArray[np.int64], fixes: Floats | None = None
+    ) -> None:
+        """Add an info for evenly spaced steps `times` [K]; counts and fixes are as in StepNote."""
+        note = StepNote(self.query, f"PromQL info: {text}", self._position(start), counts, fixes)
+        step = int(times[1] - times[0]) if len(times) > 1 else 0
+        told = note.told(int(times[0]), step)
+        self.infos[told] = None
+        if not self.subqueries:
+            self.by_step[told] = note
 
     def _position(self, start: int) -> str:
         before = self.query.encode()[:start]

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from common.promql.window_sums import sums
 from common.promql.windows import Bools, Floats, Index, Times, at_times, take
 
 
@@ -47,8 +46,12 @@ def add_before_resets(result: Floats, values: Floats, lo: Index, hi: Index, forc
     count = np.maximum(np.searchsorted(lo, at, side="right") - first, 0)
     total = int(count.sum())
     if total > len(rows) * len(lo):
-        # More work than taking all windows of these rows: many falls, as of a gauge.
-        result[rows] += sums(np.where(events[rows], values[rows, :-1], 0.0), lo, np.maximum(hi - 1, lo))
+        # Many falls, as of a gauge: sample after sample of all windows of these rows. The order, and so the rounding,
+        # is the same: what a window's value is must not depend on how many others fall.
+        part, lost = result[rows], np.where(events[rows], values[rows, :-1], 0.0)
+        for j in range(int((hi - lo).max()) - 1):
+            part += np.where(lo + j < hi - 1, take(lost, lo + j), 0.0)
+        result[rows] = part
         return
     column = np.arange(total) - np.repeat(np.cumsum(count) - count - first, count)
     row = rows[which]

@@ -78,7 +78,7 @@ def exact_means(values: Floats, lo: Index, hi: Index) -> Floats:
                 lost = np.where(moving, next_lost, lost)
             lost = np.where(direct, rest, lost)
         size = np.maximum(n, 1)
-        return np.where(incremental, mean + lost, total / size + lost / size)
+        return np.where(incremental, mean + lost, np.where(np.isinf(total), total, total + lost) / size)
 
 
 def split_high(values: Floats, terms: int) -> tuple[Floats, Floats]:
@@ -93,17 +93,23 @@ def split_high(values: Floats, terms: int) -> tuple[Floats, Floats]:
 
 
 def smooth_rows(values: Floats) -> Bools:
-    """Rows whose sums can be had from prefix sums: finite, of one sign and of a moderate dynamic range."""
+    """Rows whose sums can be had from prefix sums: finite, of a dynamic range at which those have no rounding.
+
+    `split_high` leaves less than `top * 4T * 2^-53` of each value, in units of at least `smallest * 2^-53`: T of those
+    add up exactly below a range of 2^51 / T^2. A window's sum is then its samples' exact sum, rounded once, whatever
+    else the row holds; compensated summation (`exact_sums`) gives the same for such a window.
+    """
     low = values.min(axis=1, initial=np.inf)
     top = values.max(axis=1, initial=-np.inf)
+    span = min(_SAFE_RANGE, 2.0**50 / max(1, values.shape[1]) ** 2)
     with np.errstate(all="ignore"):
-        ok: Bools = (low > 0) & (top < np.minimum(low * _SAFE_RANGE, _HUGE))
-        ok |= (top < 0) & (low > np.maximum(top * _SAFE_RANGE, -_HUGE))
+        ok: Bools = (low > 0) & (top < np.minimum(low * span, _HUGE))
+        ok |= (top < 0) & (low > np.maximum(top * span, -_HUGE))
         rest = np.flatnonzero(~ok & np.isfinite(low) & np.isfinite(top) & (top < _HUGE) & (low > -_HUGE))
     if len(rest):
         size = np.abs(values[rest])
         smallest = np.where(size > 0, size, np.inf).min(axis=1, initial=np.inf)
-        ok[rest] = size.max(axis=1, initial=0.0) < smallest * _SAFE_RANGE
+        ok[rest] = size.max(axis=1, initial=0.0) < smallest * span
     return ok
 
 

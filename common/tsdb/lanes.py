@@ -12,6 +12,7 @@ from common.frames.codec import Frame
 from common.frames.model import ABSENT, Correction, Schema, SourceId
 from common.labels import Labels, Matcher
 from common.sample import MetricMeta
+from common.tsdb.changes import ALWAYS, Changes
 from common.tsdb.deletion import Deletion
 from common.tsdb.head import SLOTS, Chunk, View, pieces, stacked
 from common.tsdb.histograms import Histograms, HistogramView
@@ -99,6 +100,7 @@ class Lanes:
         self.late = 0
         self.given_up = 0
         """Slots that keep an estimated time since no correction came in time."""
+        self.changes = Changes()
         self._selector = Selector()
 
     # What is known
@@ -185,6 +187,7 @@ class Lanes:
             self.late += slots
         chunk.append(frame.timestamps, frame.values, frame.presence, self.arrival)
         strand.newest = max(strand.newest, chunk.last)
+        self.changes.mark(int(frame.timestamps.min()), int(frame.timestamps.max()))
         if frame.provisional is not None and boot:
             source.clock.wait(frame.provisional, self.arrival, slots, int(frame.timestamps[0]))
         self.arrival += slots
@@ -221,6 +224,8 @@ class Lanes:
                 self.arrival += len(chunk.arrival)
             rest.chunks[:0] = strand.chunks
             rest.newest = max([rest.newest, *(chunk.last for chunk in strand.chunks)])
+            # They stood at other times before, or came before others of their time.
+            self.changes.mark(*ALWAYS)
 
     def overdue(self, seconds: float) -> list[tuple[Source, bytes]]:
         """Boots whose correction some samples have waited for longer than that, or too many of them."""
@@ -248,6 +253,7 @@ class Lanes:
     def take_loose(self, rows: NDArray[np.int32], times: NDArray[np.int64], values: NDArray[np.float64]) -> None:
         """Add loose samples of series that `loose.table` numbers."""
         self.loose.append(rows, times, values, self.arrival)
+        self.changes.mark_times(times)
         self.arrival += 1
         self.samples += len(rows)
 
@@ -256,6 +262,7 @@ class Lanes:
         for row, time, each in zip(rows.tolist(), times.tolist(), encoded, strict=True):
             self.histograms.note(row, time, each)
         self.histograms.append(rows, times, encoded, self.arrival)
+        self.changes.mark_times(times)
         self.arrival += 1
         self.samples += len(rows)
         self.native += len(rows)
@@ -357,6 +364,7 @@ class Lanes:
                     ]
         self.loose.delete(deletion.matchers, deletion.start, deletion.end)
         self.histograms.delete(deletion.matchers, deletion.start, deletion.end)
+        self.changes.mark(deletion.start, deletion.end)
 
     # About itself
 

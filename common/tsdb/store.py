@@ -35,6 +35,7 @@ from common.tsdb.block import Block
 from common.tsdb.blocks import Blocks
 from common.tsdb.cache import DecodeCache
 from common.tsdb.cardinality import Cardinality, cardinality
+from common.tsdb.changes import Changes
 from common.tsdb.clocks import decode_correction, encode_correction
 from common.tsdb.cut import HeadOrigin
 from common.tsdb.deletion import Deletion
@@ -122,6 +123,11 @@ class Store:
         except OSError as err:
             raise explain(err, path, "--storage.tsdb.path") from err
         return store
+
+    @property
+    def changes(self) -> Changes:
+        """Which times changed since when: every append, deletion, correction and retention is told there."""
+        return self._head.changes
 
     # Recovery
 

@@ -10,6 +10,7 @@ from common.labels import Matcher
 from common.sample import MetricMeta, families
 from common.tsdb.blocks import Blocks
 from common.tsdb.build import Origin, Shape
+from common.tsdb.changes import ALWAYS
 from common.tsdb.cut import HeadOrigin, due, ranges, touched
 from common.tsdb.deletion import Deletion
 from common.tsdb.lanes import Lanes
@@ -184,10 +185,14 @@ class Upkeep:
         options = self._options
         if options.retention_ms:
             horizon = newest - options.retention_ms
-            self._blocks.drop(lambda block: block.max < horizon)
+            gone = self._blocks.drop(lambda block: block.max < horizon)
             with self._lock:
-                self._packs.swap((), [pack for pack in self._packs.current if pack.block.max < horizon])
+                old = [pack for pack in self._packs.current if pack.block.max < horizon]
+                self._packs.swap((), old)
+                bounds = self._head.bounds()
                 self._trim(horizon, self._head.arrival)
+                if gone or old or (bounds is not None and bounds[0] < horizon):
+                    self._head.changes.mark(ALWAYS[0], horizon)
             self._drop_log(lambda segment: segment.last < horizon)
         if options.retention_bytes:
             # The log comes first: what is in it is in no block yet.
@@ -197,6 +202,7 @@ class Upkeep:
                     break
                 over -= block.size
                 self._blocks.drop(lambda each, block=block: each is block)  # type: ignore[misc]
+                self._head.changes.mark(ALWAYS[0], block.max)
 
     def meta_of(self, metric: str) -> list[MetricMeta]:
         """What is known of a metric."""

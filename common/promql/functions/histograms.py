@@ -1,6 +1,5 @@
 """Functions of histograms: quantiles and fractions of classic and native ones, counts and sums of native ones."""
 
-import datetime as dt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -33,12 +32,9 @@ Compute = Callable[[Floats, Floats, NDArray[np.intp]], tuple[Floats, buckets.For
 class _Fix:
     """All monotonicity fixes of one metric, told as one annotation."""
 
-    lowest: float = np.inf
-    highest: float = -np.inf
-    largest: float = 0.0
-    count: int = 0
-    first: int = 0
-    last: int = 0
+    counts: NDArray[np.int64]
+    fixes: Floats
+    """By step, as in StepNote."""
 
 
 @dataclass(slots=True)
@@ -103,10 +99,10 @@ def compute(ev: "Evaluator", source: Classic, function: Compute, arg: Expr) -> M
         values[cells] = result
         presence[cells] = True
         if forced is not None and forced.where.any():
-            _collect(ev, fixes, forced, [source.labels[m] for m in members], matrix.timestamps[columns])
+            _collect(ev, fixes, forced, [source.labels[m] for m in members], columns, steps)
         ev.budget.check()
     for text, fix in fixes.items():
-        _tell(ev, text, fix, arg)
+        ev.notes.info_by_step(text, unwrap(arg).span.start, matrix.timestamps, fix.counts, fix.fixes)
     return Matrix(source.labels, values, presence, matrix.timestamps)
 
 
@@ -132,29 +128,24 @@ def _alike(source: Classic) -> Iterator[tuple[list[int], list[NDArray[np.intp]],
 
 
 def _collect(
-    ev: "Evaluator", fixes: dict[str, _Fix], forced: buckets.Forced, labels: list[Labels], times: NDArray[np.int64]
+    ev: "Evaluator",
+    fixes: dict[str, _Fix],
+    forced: buckets.Forced,
+    labels: list[Labels],
+    columns: NDArray[np.intp],
+    steps: int,
 ) -> None:
     for group in np.flatnonzero(forced.where.any(axis=1)).tolist():
         at = np.flatnonzero(forced.where[group])
-        fix = fixes.setdefault(with_name(ev, _MONOTONICITY, labels[group]), _Fix(first=int(times[at[0]])))
-        fix.lowest = min(fix.lowest, float(forced.lowest[group, at].min()))
-        fix.highest = max(fix.highest, float(forced.highest[group, at].max()))
-        fix.largest = max(fix.largest, float(forced.largest[group, at].max()))
-        fix.count += len(at)
-        fix.first = min(fix.first, int(times[at[0]]))
-        fix.last = max(fix.last, int(times[at[-1]]))
-
-
-def _tell(ev: "Evaluator", text: str, fix: _Fix, arg: Expr) -> None:
-    first, last = (
-        dt.datetime.fromtimestamp(int(t / 1000), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ") for t in (fix.first, fix.last)
-    )
-    ev.notes.info(
-        f"{text}, from buckets {short_float(fix.lowest)} to {short_float(fix.highest)},"
-        f" with a max diff of {gonumber.two_digits(fix.largest)}, over {fix.count} samples"
-        f" from {first} to {last}",
-        unwrap(arg).span.start,
-    )
+        text = with_name(ev, _MONOTONICITY, labels[group])
+        fix = fixes.get(text)
+        if fix is None:
+            fix = fixes[text] = _Fix(np.zeros(steps, np.int64), np.outer([np.inf, -np.inf, 0.0], np.ones(steps)))
+        where = columns[at]
+        fix.counts[where] += 1
+        fix.fixes[0, where] = np.minimum(fix.fixes[0, where], forced.lowest[group, at])
+        fix.fixes[1, where] = np.maximum(fix.fixes[1, where], forced.highest[group, at])
+        fix.fixes[2, where] = np.maximum(fix.fixes[2, where], forced.largest[group, at])
 
 
 def _check(ev: "Evaluator", q: Floats, arg: Expr) -> None:

@@ -150,6 +150,7 @@ RANGE_FUNCTIONS: dict[str, RangeFunction] = {
 }
 
 _COUNTER_SUFFIXES = ("_total", "_sum", "_count", "_bucket")
+_NOT_A_COUNTER = "metric might not be a counter, name does not end in _total/_sum/_count/_bucket:"
 
 
 def call(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
@@ -290,13 +291,13 @@ def _named(ev: "Evaluator", node: Call, function: RangeFunction, parts: Iterator
     typed = ev.setting.type_and_unit
     source = unwrap(node.args[0])
     fixed = source.selector.name if isinstance(source, MatrixSelector) else ""
+    if fixed and not typed:
+        yield from _with_one_name(ev, node, fixed, parts)
+        return
     for part in parts:
         mask = part.is_histogram()
         if mask is None or (part.presence & ~mask).any():
-            if fixed and not typed:
-                seen.add((fixed, ""))
-            else:
-                seen.update((labels.name, labels.get("__type__") if typed else "") for labels in part.labels)
+            seen.update((labels.name, labels.get("__type__") if typed else "") for labels in part.labels)
         yield part
     position = unwrap(node.args[0]).span.start
     for name, kind in sorted(seen):
@@ -306,8 +307,22 @@ def _named(ev: "Evaluator", node: Call, function: RangeFunction, parts: Iterator
             text = 'metric might not be a counter, __type__ label is not set to "counter" or "histogram", got'
             ev.notes.info(f"{text} {quote(kind)}: {quote(name)}", position)
         elif not typed and not name.endswith(_COUNTER_SUFFIXES):
-            text = "metric might not be a counter, name does not end in _total/_sum/_count/_bucket:"
-            ev.notes.info(f"{text} {quote(name)}", position)
+            ev.notes.info(f"{_NOT_A_COUNTER} {quote(name)}", position)
+
+
+def _with_one_name(ev: "Evaluator", node: Call, name: str, parts: Iterator[Matrix]) -> Iterator[Matrix]:
+    """As `_named`, where the selector fixes the name."""
+    if name.endswith(_COUNTER_SUFFIXES):
+        yield from parts
+        return
+    counts: NDArray[np.int64] | None = None
+    for part in parts:
+        floats = part.floats_only().presence.sum(axis=0, dtype=np.int64)
+        counts = floats if counts is None else counts + floats
+        times = part.timestamps
+        yield part
+    if counts is not None and counts.any():
+        ev.notes.info_by_step(f"{_NOT_A_COUNTER} {quote(name)}", unwrap(node.args[0]).span.start, times, counts)
 
 
 def _check_overlap(
@@ -351,7 +366,9 @@ def subquery_rows(
     inner = subquery_steps(ev, node, steps, ends)
     if inner is None:
         return
+    ev.notes.subqueries += 1
     matrix = ev.vector(node.expr, inner)
+    ev.notes.subqueries -= 1
     if matrix.histograms is not None:
         found, plain = from_matrix(matrix)
         for series in found:

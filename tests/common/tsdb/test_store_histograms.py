@@ -316,6 +316,15 @@ def test_old_histograms_go_with_retention_and_a_snapshot_has_the_rest(tmp_path: 
     store.close()
 
 
+def test_a_histogram_is_told_as_a_change_of_its_time(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, StoreOptions(), FakeClock(), UnsyncedFiles())
+    before = store.changes.generation
+    store.append_histograms([(SERIES[0], HOUR, plain(1.0), 0)])
+    ((first, last),) = store.changes.since(before)
+    assert first <= HOUR <= last
+    store.close()
+
+
 def test_large_histograms_are_parted_into_records_and_groups_that_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -283,6 +283,7 @@ def run(ops: list[Op], start: int, end: int, matcher: Matcher) -> None:
         try:
             for schema in SCHEMAS:
                 store.add_schema(encode_schema(schema))
+            seen = Seen(store, set())
             for op in ops:
                 match op:
                     case AppendOp():
@@ -322,9 +323,29 @@ def run(ops: list[Op], start: int, end: int, matcher: Matcher) -> None:
                         for schema in SCHEMAS:
                             store.add_schema(encode_schema(schema))
                 compare(store, model.samples, start, end, matcher)
+                seen = seen.look(store)
             assert not store.stats().loss
         finally:
             store.close()
+
+
+class Seen:
+    """What a store held, and its generation then."""
+
+    def __init__(self, store: Store, samples: set[tuple[Labels, int, bytes | None]]) -> None:
+        self.store = store
+        self.generation = store.changes.generation
+        self.samples = samples
+
+    def look(self, store: Store) -> "Seen":
+        """What it holds now; the store must have told of every time at which that differs."""
+        read = exactly(store.select([], Millis(-(2**62)), Millis(2**62)))
+        now = Seen(store, {(labels, *sample) for labels, samples in read.items() for sample in samples})
+        if store is self.store:
+            told = store.changes.since(self.generation)
+            for _, time, _ in self.samples ^ now.samples:
+                assert any(first <= time <= last for first, last in told)
+        return now
 
 
 def compare(store: Store, model: MemoryQuerier, start: int, end: int, matcher: Matcher) -> None:
