@@ -47,6 +47,10 @@ integration: $(VENV)/.dev ## real programs; needs prometheus and prometheus-node
 bench-query: $(VENV)/.dev ## queries beside Prometheus and VictoriaMetrics: PEERS=DIR GEN=FILE [TARGETS=100] [WORK=DIR]
 	$(BIN)/python -m tests.bench.query --peers $(PEERS) --gen $(GEN) --work $(WORK)/$(TARGETS) --targets $(TARGETS) $(ARGS)
 
+.PHONY: bench-dashboard
+bench-dashboard: $(VENV)/.dev ## a dashboard again and again, beside VictoriaMetrics with its cache: as bench-query
+	$(BIN)/python -m tests.bench.dashboard --peers $(PEERS) --gen $(GEN) --work $(WORK)/$(TARGETS) --targets $(TARGETS) $(ARGS)
+
 bench-lag: $(VENV)/.dev ## the event loop under the worst queries beside intake, on a store that bench-query filled: [TARGETS=100] [WORK=DIR]
 	$(BIN)/python -m tests.bench.loop_lag --store $(WORK)/$(TARGETS)/bramble --data $(WORK)/$(TARGETS)/data --template $(WORK)/$(TARGETS)/template.txt $(ARGS)
 

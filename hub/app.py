@@ -35,6 +35,7 @@ from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
 from common.units import format_duration
 from hub.api.app import make_app, make_runner
+from hub.api.range_cache import RangeCache
 from hub.api.runner import RUNNER
 from hub.api.state import BODY_MS, ApiState, BuildInfo, HeadInfo, QueryLimits, RuntimeInfo, WebOptions
 from hub.config import BrambleConfig, HubConfig, dump, load_config, query_log_path, rule_paths
@@ -48,7 +49,7 @@ from hub.intake.pull import AgentClient, Puller
 from hub.intake.remote_write import Receiver
 from hub.intake.scrape import ScrapeManager, TargetScraper
 from hub.loop import Pulse
-from hub.memory import sized, total
+from hub.memory import result_cache, sized, total
 from hub.metrics import IntakeMetrics, add_connections, add_views, make_registry
 from hub.notices import RELOAD_FAILED, Notices
 from hub.options import Options
@@ -127,12 +128,18 @@ class _TouchingWriter:
 class _Admin:
     """The store as the admin API sees it."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, cache: RangeCache | None, clock: Clock) -> None:
         self._store = store
+        self._cache = cache
         self._clock = clock
         self.delete = store.delete
         self.clean_deletions = store.clean_deletions
-        self.empty_cache = store.empty_cache
+
+    def empty_cache(self) -> None:
+        """See hub.api.state.Admin."""
+        self._store.empty_cache()
+        if self._cache is not None:
+            self._cache.clear()
 
     def snapshot(self) -> str:
         """See hub.api.state.Admin; the name sorts by time and is never used twice."""
@@ -249,6 +256,8 @@ class Hub:
             subscribers=lambda: self._notices.listeners,
             retention_ms=options.retention_ms,
         )
+        size = result_cache(total()) if options.result_cache_bytes is None else options.result_cache_bytes
+        cache = RangeCache(store.changes, size, registry) if size else None
         state = ApiState(
             clock=clock,
             querier=store,
@@ -281,11 +290,12 @@ class Hub:
             external_labels=config.external_labels,
             head=self._head,
             receiver=self._receiver(stack, committing, registry),
-            admin=_Admin(store, clock) if options.admin else None,
+            admin=_Admin(store, cache, clock) if options.admin else None,
             lifecycle=self if options.lifecycle else None,
             query_log=self._query_log,
             slow_query_ms=lambda: self._loaded.config.bramble.slow_query,
             notices=self._notices,
+            cache=cache,
         )
         server, busy = await self._serve(stack, state)
         services: list[Service] = [

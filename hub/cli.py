@@ -13,7 +13,7 @@ from common.flags import Parser, path_flag, typed
 from common.floats import keep_subnormals
 from common.logs import EventLog
 from common.supervisor import until_signal
-from common.units import format_duration, parse_duration
+from common.units import format_duration, parse_duration, parse_size
 from hub.config import DEFAULT_FILE, parse_address
 from hub.options import ALWAYS_ON, FEATURES, IGNORED_FEATURES, Options
 
@@ -183,6 +183,14 @@ def build_parser() -> Parser:
         "N",
         default.max_concurrency,
         str(default.max_concurrency),
+    )
+    add(
+        "query.result-cache-size",
+        "Most bytes of results of range queries that are kept for repetitions; 0 for none.",
+        parse_size,
+        "SIZE",
+        default.result_cache_bytes,
+        "a 32nd of the memory, at most 128MB",
     )
     parser.add_argument(
         "--enable-feature",

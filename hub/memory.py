@@ -10,8 +10,14 @@ MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 SHARE = 16
 """Recent samples may stay unpacked in this part of the memory, and decoded old ones in as much again."""
+RESULT_SHARE = 32
+"""Results of range queries may stay in this part of the memory."""
+MOST_RESULTS = 128 << 20
+"""A dashboard of twelve panels over a hundred agents and six hours takes 20 MiB."""
 MOST_CACHE = 256 << 20
 """A panel over a hundred agents fits; all metrics of all of them would not fit into twice as much."""
+LEAST_RESULTS = 16 << 20
+"""Where the memory is unknown."""
 
 
 def total(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
@@ -34,3 +40,8 @@ def sized(options: StoreOptions, memory: int) -> StoreOptions:
         seal_bytes=max(options.seal_bytes, share),
         cache_bytes=max(options.cache_bytes, min(share, MOST_CACHE)),
     )
+
+
+def result_cache(memory: int) -> int:
+    """Bytes that results of range queries may take on a machine with `memory` bytes."""
+    return min(memory // RESULT_SHARE, MOST_RESULTS) or LEAST_RESULTS

@@ -72,6 +72,7 @@ class Options:
         "query.timeout": "query_timeout_ms",
         "query.max-samples": "max_samples",
         "query.max-concurrency": "max_concurrency",
+        "query.result-cache-size": "result_cache_bytes",
         "enable-feature": "features",
         "log.level": "log_level",
     }
@@ -95,6 +96,7 @@ class Options:
     query_timeout_ms: int = 120_000
     max_samples: int = 50_000_000
     max_concurrency: int = 20
+    result_cache_bytes: int | None = None
     features: frozenset[str] = field(default_factory=frozenset)
     log_level: str = "info"
 

@@ -14,6 +14,7 @@ from common.serve import Connections, tracked
 from hub.api import admin, features, federate, metadata, openapi, query, remote, rules, status, targets, tsdb, web_page
 from hub.api.compress import compress
 from hub.api.envelope import ApiError, ErrorType, classify, failure
+from hub.api.flights import FLIGHTS, Flights
 from hub.api.keys import STATE, Handler
 from hub.api.runner import RUNNER, QueryRunner
 from hub.api.state import ApiState
@@ -85,6 +86,7 @@ def make_app(state: ApiState, connections: Connections | None = None) -> web.App
     )
     app[STATE] = state
     app[RUNNER] = QueryRunner(state)
+    app[FLIGHTS] = Flights()
     app[remote.RECEIVING] = remote.Receiving()
     app[METRICS] = ThreadPoolExecutor(1, "metrics")
     app.on_cleanup.append(_end_metrics)

@@ -1,7 +1,8 @@
 """`query`, `query_range`, `format_query`, `parse_query`, and the page's query box."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 from typing import assert_never
@@ -11,21 +12,26 @@ from aiohttp import web
 from common.errors import BrambleError, FormatError, QueryCanceledError, QueryError
 from common.logs import EventLog
 from common.promql.ast import Expr, ValueType
-from common.promql.engine import Result
+from common.promql.engine import DELAYED_NAME_REMOVAL, Result
 from common.promql.errors import ParseError
+from common.promql.locality import Reach, is_knowable, is_local, reach
 from common.promql.matrix import Matrix
 from common.promql.parser import parse
-from common.promql.printer import to_pretty_text
+from common.promql.preprocess import Resolver
+from common.promql.printer import to_pretty_text, to_text
 from common.promql.tree import to_json
 from common.promql.typecheck import value_type
 from common.rules.format import sample_text
 from common.times import Moment, parse_span, rfc3339
+from common.tsdb.changes import ALWAYS
 from common.units import format_duration
 from hub.api import encode
 from hub.api.body import Packed, choose, pack, respond
 from hub.api.envelope import JSON, bad, bad_parameter, classify, envelope, success
+from hub.api.extents import Extent
+from hub.api.flights import FLIGHTS
 from hub.api.keys import STATE
-from hub.api.logged import Query, logged
+from hub.api.logged import Query, logged, note_shared
 from hub.api.metadata import TRUNCATED
 from hub.api.page import Answer, series_text
 from hub.api.params import (
@@ -37,6 +43,7 @@ from hub.api.params import (
     span_param,
     time_param,
 )
+from hub.api.range_cache import RangeCache, Span
 from hub.api.runner import RUNNER
 from hub.api.state import ApiState
 from hub.query_log import timings
@@ -57,10 +64,23 @@ def _parsed(text: str, features: frozenset[str]) -> Expr:
         raise bad_parameter("query", err) from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is known of a query before it is evaluated: its type, canonical text, and what may be cached of it."""
+
+    expr: Expr
+    type: ValueType
+    canonical: str
+    local: bool
+    knowable: bool
+
+
 @lru_cache(maxsize=512)
-def _type(text: str, features: frozenset[str]) -> ValueType:
-    """The type of a query's result, remembered, since dashboards repeat themselves."""
-    return value_type(_parsed(text, features))
+def _plan(text: str, features: frozenset[str]) -> _Plan:
+    """The plan of a query, remembered, since dashboards repeat themselves."""
+    expr = _parsed(text, features)
+    delayed = DELAYED_NAME_REMOVAL in features
+    return _Plan(expr, value_type(expr), to_text(expr), is_local(expr, delayed), is_knowable(expr))
 
 
 def _lookback(form: Form) -> int | None:
@@ -82,8 +102,13 @@ def _timeout(state: ApiState, form: Form) -> int:
 
 
 async def _answer(
-    request: web.Request, form: Form, query: Query, evaluate: Callable[[threading.Event], Result]
+    request: web.Request,
+    form: Form,
+    query: Query,
+    evaluate: Callable[[threading.Event], Result | Extent],
+    keep: Callable[[Packed], None] = lambda _: None,
 ) -> web.Response:
+    """The answer with what `evaluate` gives, which `keep` sees as it is sent."""
     state = request.app[STATE]
     limit, timeout = limit_param(form), _timeout(state, form)
     clock, with_stats, asked = state.clock, bool(form.get("stats")), query.asked
@@ -94,13 +119,21 @@ async def _answer(
         began = clock.monotonic()
         try:
             with logged(request, query):
-                result = query.result = evaluate(cancel)
+                result = evaluate(cancel)
+                if isinstance(result, Result):
+                    query.result = result
         except ParseError as err:
             raise bad_parameter("query", err) from None
-        stats = _stats(result, began - asked, clock.monotonic() - began) if with_stats else b""
-        body, cut = encode_result(result, limit, stats)
-        pieces = envelope(body, [*result.warnings, TRUNCATED] if cut else result.warnings, result.infos)
-        return pack(_until(pieces, cancel), coding)
+        if isinstance(result, Extent):
+            cut = len(result.labels) > limit
+            pieces = envelope(_encode_extent(result, limit), [TRUNCATED] if cut else (), result.infos)
+        else:
+            stats = _stats(result, began - asked, clock.monotonic() - began) if with_stats else b""
+            body, cut = encode_result(result, limit, stats)
+            pieces = envelope(body, [*result.warnings, TRUNCATED] if cut else result.warnings, result.infos)
+        packed = pack(_until(pieces, cancel), coding)
+        keep(packed)
+        return packed
 
     try:
         return respond(await request.app[RUNNER].run(job, timeout), JSON)
@@ -128,9 +161,13 @@ async def _answer(
 def _until(pieces: Iterable[bytes], cancel: threading.Event) -> Iterator[bytes]:
     """The pieces, given up as soon as nobody waits for them."""
     for piece in pieces:
-        if cancel.is_set():
-            raise QueryCanceledError("query was canceled while its result was encoded")
+        _heed(cancel)
         yield piece
+
+
+def _heed(cancel: threading.Event) -> None:
+    if cancel.is_set():
+        raise QueryCanceledError("query was canceled while its result was encoded")
 
 
 async def instant(request: web.Request) -> web.StreamResponse:
@@ -164,8 +201,10 @@ async def ranged(request: web.Request) -> web.StreamResponse:
     text, lookback, timeout = form.get("query", ""), _lookback(form), _timeout(state, form) / 1000
     features = state.engine.options.features
 
-    def evaluate(cancel: threading.Event) -> Result:
-        kind = _type(text, features)
+    query = Query(text, first, last, step_ms, state.clock.monotonic())
+
+    def evaluate(cancel: threading.Event, first: int = first, last: int = last) -> Result:
+        kind = _plan(text, features).type
         if kind in _TYPE_NAMES:
             raise bad_parameter(
                 "query",
@@ -175,7 +214,79 @@ async def ranged(request: web.Request) -> web.StreamResponse:
             state.querier, text, first, last, step_ms, timeout=timeout, lookback_ms=lookback, cancel=cancel.is_set
         )
 
-    return await _answer(request, form, Query(text, first, last, step_ms, state.clock.monotonic()), evaluate)
+    cache = state.cache
+    if cache is None or form.get("stats") or form.get("nocache", "") not in ("", "0"):
+        if cache is not None:
+            cache.bypassed()
+        return await _answer(request, form, query, evaluate)
+    return await _cached(request, form, query, cache, lookback, evaluate)
+
+
+async def _cached(
+    request: web.Request,
+    form: Form,
+    query: Query,
+    cache: RangeCache,
+    lookback: int | None,
+    evaluate: Callable[..., Result],
+) -> web.StreamResponse:
+    """A range query's answer, from the cache as far as it can be."""
+    options, text, span = request.app[STATE].engine.options, query.text, Span(query.start, query.end, query.step)
+    coding = choose(request.headers.get("Accept-Encoding", ""))
+    key = (text, span, lookback, limit_param(form), coding)
+    sent = cache.answer(key)
+    if sent is not None:
+        note_shared(request, query)
+        return respond(sent, JSON)
+    generation = cache.generation
+    back = lookback or options.lookback_ms
+
+    def from_cache(cancel: threading.Event) -> Result | Extent:
+        def part(start: int, end: int) -> Result:
+            result, before = evaluate(cancel, start, end), query.result
+            if before is not None:
+                read = before.samples_read + result.samples_read
+                result = replace(result, samples_read=read, peak_samples=max(before.peak_samples, result.peak_samples))
+            query.result = result
+            return result
+
+        plan = _plan(text, options.features)
+        if not plan.local or plan.type in _TYPE_NAMES or span.count < 2:
+            cache.bypassed()
+            return evaluate(cancel)
+        return cache.extent(
+            (plan.canonical, back),
+            span,
+            _reach(plan, span, back),
+            part,
+            text,
+            lambda: _heed(cancel),
+        )
+
+    def times() -> Sequence[tuple[int, int]]:
+        """What the answer depends on."""
+        plan = _plan(text, options.features)
+        return _reach(plan, span, back).times(span.start, span.end) if plan.knowable else (ALWAYS,)
+
+    flights, timeout = request.app[FLIGHTS], _timeout(request.app[STATE], form) / 1000
+    shared = await flights.join(key, lambda since: cache.unchanged(since, times()), timeout)
+    if shared is not None:
+        note_shared(request, query)
+        return respond(shared, JSON)
+
+    def answer(told: Callable[[Packed], None]) -> Awaitable[web.Response]:
+        def keep(packed: Packed) -> None:
+            told(packed)
+            if _plan(text, options.features).knowable:
+                cache.keep_answer(key, packed, generation, times())
+
+        return _answer(request, form, query, from_cache, keep)
+
+    return await flights.lead(key, generation, answer)
+
+
+def _reach(plan: _Plan, span: Span, lookback: int) -> Reach:
+    return reach(Resolver(span.start, span.end, span.step)(plan.expr), lookback)
 
 
 async def format_query(request: web.Request) -> web.StreamResponse:
@@ -203,6 +314,12 @@ def encode_result(result: Result, limit: int = UNLIMITED, stats: bytes = b"") ->
     body, cut = _body(result, limit)
     head = b'{"resultType":"%b","result":' % result.type.value.encode()
     return chain((head,), body, (stats, b"}")), cut
+
+
+def _encode_extent(extent: Extent, limit: int) -> Iterator[bytes]:
+    yield b'{"resultType":"matrix","result":'
+    yield from extent.pieces(limit)
+    yield b"}"
 
 
 def _body(result: Result, limit: int) -> tuple[Iterable[bytes], bool]:

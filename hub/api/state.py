@@ -15,6 +15,7 @@ from common.promql.engine import Engine
 from common.rules.model import GroupStatus
 from common.sample import MetricMeta, Millis
 from common.tsdb.querier import Querier
+from hub.api.range_cache import RangeCache
 from hub.intake.remote_write import Receiver
 from hub.notices import Notices
 from hub.query_log import QueryLog
@@ -249,3 +250,5 @@ class ApiState:
     slow_query_ms: Callable[[], int] = lambda: 10_000
     """Queries that take longer are logged; 0 for none."""
     notices: Notices = field(default_factory=Notices)
+    cache: RangeCache | None = None
+    """None with `--query.result-cache-size=0`."""

@@ -9,7 +9,7 @@ ship them (--load frames), or by remote write as its peers are (--load write).
 Time is from sending a request to the last byte of its answer; CPU is what the server's threads used meanwhile, from
 /proc/PID/task/*/schedstat. Cold: Bramble's decoded data is forgotten before each query (the peers keep none but the
 kernel's). Values are held against Prometheus's at rtol 1e-9, atol 1e-9 of the largest value; VictoriaMetrics's differ
-by design and are timed only (its own result cache is off unless --repeats).
+by design and are timed only, with both result caches off (dashboard.py is about those).
 """
 
 import argparse
@@ -24,7 +24,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,8 +120,11 @@ def _port() -> int:
 
 
 @contextlib.contextmanager
-def servers(names: list[str], peers: Path, work: Path) -> Iterator[dict[str, Server]]:
-    """Start the servers on their stores in `work`, and end them."""
+def servers(
+    names: list[str], peers: Path, work: Path, more: Mapping[str, Sequence[str]] | None = None
+) -> Iterator[dict[str, Server]]:
+    """Start the servers on their stores in `work`, and end them; `more` are flags in place of those in FLAGS."""
+    flags = {**FLAGS, **(more or {})}
     started: dict[str, Server] = {}
     (work / "empty.yml").write_text("global: {}\n")
     try:
@@ -133,7 +136,7 @@ def servers(names: list[str], peers: Path, work: Path) -> Iterator[dict[str, Ser
                 "bramble": [
                     *(sys.executable, "-m", "hub.cli", f"--config.file={work / 'empty.yml'}"),
                     *(f"--storage.tsdb.path={data}", f"--web.listen-address={listen}", "--no-discovery.mdns"),
-                    *("--storage.tsdb.retention.time=200y", MAX_SAMPLES, *BRAMBLE_FLAGS),
+                    *("--storage.tsdb.retention.time=200y", MAX_SAMPLES, *flags["bramble"]),
                 ],
                 "prometheus": [
                     *(str(peers / "usr/bin/prometheus"), f"--config.file={work / 'empty.yml'}"),
@@ -142,7 +145,7 @@ def servers(names: list[str], peers: Path, work: Path) -> Iterator[dict[str, Ser
                 ],
                 "victoriametrics": [
                     *(str(peers / "usr/bin/victoria-metrics"), f"-storageDataPath={data}", f"-httpListenAddr={listen}"),
-                    *("-retentionPeriod=100y", "-search.latencyOffset=0s", *VICTORIA_FLAGS),
+                    *("-retentionPeriod=100y", "-search.latencyOffset=0s", *flags["victoriametrics"]),
                 ],
             }
             with (work / f"{name}.log").open("ab") as log:
@@ -161,8 +164,10 @@ def servers(names: list[str], peers: Path, work: Path) -> Iterator[dict[str, Ser
             server.process.wait(60)
 
 
-BRAMBLE_FLAGS = ["--web.enable-admin-api", "--web.enable-remote-write-receiver"]
-VICTORIA_FLAGS = ["-search.disableCache"]
+FLAGS: Mapping[str, Sequence[str]] = {
+    "bramble": ["--web.enable-admin-api", "--web.enable-remote-write-receiver", "--query.result-cache-size=0"],
+    "victoriametrics": ["-search.disableCache"],
+}
 
 
 def _environment() -> dict[str, str]:

@@ -37,6 +37,13 @@ FRAME_SLOTS = 20
 WRITE_SLOTS = 40
 """Samples of a series in one remote-write request."""
 
+HEADERS = {
+    "Content-Encoding": "snappy",
+    "Content-Type": "application/x-protobuf",
+    "X-Prometheus-Remote-Write-Version": "0.1.0",
+}
+"""Of a remote-write request."""
+
 _SAMPLE = np.dtype([("head", "V3"), ("value", "<f8"), ("tag", "u1"), ("time", "u1", 6)])
 
 
@@ -75,6 +82,10 @@ class Fleet:
         """Target labels."""
         return Labels.of({"instance": str(self.about["targets"][number]), "job": "node"})
 
+    def heads(self, number: int) -> list[bytes]:
+        """Packed labels of a target's series, as remote write has them."""
+        return [label_bytes(self.target(number).merge(row)) for row in self.rows(number)]
+
     def rows(self, number: int) -> list[Labels]:
         """Label sets of a target's rows, without the target's."""
         series = self.about["series"]
@@ -112,21 +123,26 @@ def load_frames(fleet: Fleet, directory: Path) -> None:
     store.close()
 
 
+def pack(labels: list[bytes], values: NDArray[np.float64], there: NDArray[np.bool_], times: NDArray[np.int64]) -> bytes:
+    """A remote-write request, not compressed: samples [S, T] of series whose labels are packed already."""
+    body = bytearray()
+    for label, row, shown in zip(labels, pack_samples(times, values), there, strict=True):
+        samples = (row if shown.all() else row[shown]).tobytes()
+        if samples:
+            put_series(body, label, samples)
+    return bytes(body)
+
+
 def requests(fleet: Fleet) -> Iterator[bytes]:
     """Remote-write requests, not compressed, in order of time: one target and `WRITE_SLOTS` slots each."""
-    heads = [[label_bytes(fleet.target(t).merge(row)) for row in fleet.rows(t)] for t in range(len(fleet.times))]
+    heads = [fleet.heads(target) for target in range(len(fleet.times))]
     for low in range(0, fleet.times.shape[1], WRITE_SLOTS):
         for target, labels in enumerate(heads):
             values, cells = fleet.cut(target, low, low + WRITE_SLOTS)
             times = fleet.times[target, low : low + WRITE_SLOTS]
-            packed = pack_samples(times, values)
-            body = bytearray()
-            for label, row, there in zip(labels, packed, cells != ABSENT, strict=True):
-                samples = (row if there.all() else row[there]).tobytes()
-                if samples:
-                    put_series(body, label, samples)
+            body = pack(labels, values, cells != ABSENT, times)
             if body:
-                yield bytes(body)
+                yield body
 
 
 def pack_samples(times: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.void]:
@@ -166,13 +182,8 @@ def label_bytes(labels: Labels) -> bytes:
 
 def write_all(fleet: Fleet, urls: list[str]) -> None:
     """Send everything to all servers by remote write."""
-    headers = {
-        "Content-Encoding": "snappy",
-        "Content-Type": "application/x-protobuf",
-        "X-Prometheus-Remote-Write-Version": "0.1.0",
-    }
     for body in requests(fleet):
         packed = bytes(cramjam.snappy.compress_raw(body))
         for url in urls:
-            with urllib.request.urlopen(urllib.request.Request(f"{url}/api/v1/write", packed, headers), timeout=120):
+            with urllib.request.urlopen(urllib.request.Request(f"{url}/api/v1/write", packed, HEADERS), timeout=120):
                 pass

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.tsdb.options import StoreOptions
-from hub.memory import sized, total
+from hub.memory import result_cache, sized, total
 
 MIB = 1 << 20
 
@@ -35,3 +35,8 @@ def test_unknown_memory_is_none(tmp_path: Path) -> None:
 def test_bounds_grow_with_memory_and_the_cache_stops_at_its_most(memory: int, seal: int, cache: int) -> None:
     options = sized(StoreOptions(), memory * MIB)
     assert (options.seal_bytes, options.cache_bytes) == (seal * MIB, cache * MIB)
+
+
+@pytest.mark.parametrize(("memory", "results"), [(0, 16), (1024, 32), (4096, 128), (16384, 128)])
+def test_results_take_a_small_part_of_memory(memory: int, results: int) -> None:
+    assert result_cache(memory * MIB) == results * MIB
