@@ -120,12 +120,12 @@ class Rig:
 
 
 @pytest_asyncio.fixture
-async def rig(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Rig]:
+async def rig(tmp_path: Path, clock: FakeClock, slower: float) -> AsyncIterator[Rig]:
     async with AsyncExitStack() as stack:
         store = Store.open(tmp_path, StoreOptions(), clock)
         stack.callback(store.close)
         lane = stack.enter_context(ThreadPoolExecutor(1))
-        config = BrambleConfig(pull_size_limit=Size(LIMIT), pull_timeout=Duration(200))
+        config = BrambleConfig(pull_size_limit=Size(LIMIT), pull_timeout=Duration(int(200 * slower)))
         fleet = Fleet(config.pull_interval, config.lost_after)
         client = AgentClient(config.timeout, config.pull_size_limit)
         committer = Committer(store, lane, clock)
