@@ -47,7 +47,7 @@ def decode_timelines(body: bytes) -> Timelines:
     later[starts] = False
     flat[later] = steps
     np.cumsum(flat, out=flat)
-    flat += np.repeat(firsts - flat[starts], lengths)
+    flat += np.repeat(firsts - flat[starts], lengths.astype(np.intp))
     stale = np.zeros(total, np.bool_)
     stale[marks] = True
     width = int(lengths.max(initial=0))

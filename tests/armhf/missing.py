@@ -14,17 +14,18 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = "bramble-fleet"
-# Checkers of source text: they find the same on any machine, and mypy has no wheel for this one.
-SOURCE_ONLY = {"mypy", "ruff", "types-pyyaml"}
+# Checkers of source text find the same on any machine, and schemathesis serves integration tests only; mypy and what
+# schemathesis needs have no wheel for 32-bit ARM.
+NOT_FOR_UNIT_TESTS = {"mypy", "ruff", "types-pyyaml", "schemathesis"}
 
 
 def wanted(pyproject: Path) -> Iterator[Requirement]:
-    """The requirements of the project and of its extras `edge`, `hub` and `dev`, without the checkers."""
+    """The requirements of the project and of its extras `edge`, `hub` and `dev`, without what unit tests don't need."""
     project = tomllib.loads(pyproject.read_text())["project"]
     extras = project["optional-dependencies"]
     for line in (*project["dependencies"], *extras["edge"], *extras["hub"], *extras["dev"]):
         requirement = Requirement(line)
-        if canonicalize_name(requirement.name) not in SOURCE_ONLY | {PROJECT}:
+        if canonicalize_name(requirement.name) not in NOT_FOR_UNIT_TESTS | {PROJECT}:
             yield requirement
 
 
