@@ -329,7 +329,7 @@ class Loose:
         if new > TAIL:
             self._flush()
             if len(rows) > TAIL:
-                self._add(_sorted(rows, times, values, np.full(len(rows), arrival)))
+                self._add(_sorted(rows, times, values, np.full(len(rows), arrival, np.int64)))
                 return
             old, new = 0, len(rows)
         if new > len(self._rows):
