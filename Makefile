@@ -60,8 +60,8 @@ bench-scrape: $(VENV)/.dev ## CPU a scraped sample beside Prometheus: BENCH_DATA
 bench-pull: $(VENV)/.dev ## CPU and loop lag while frames are pulled from 100 and 1,000 agents: BENCH_DATA, TEMPLATE as for bench-scrape
 	$(BIN)/python -m tests.bench.pull --data $(BENCH_DATA) --template $(TEMPLATE) $(ARGS)
 
-bench-storage: $(VENV)/.dev ## the hub's store beside Prometheus: BENCH_DATA as gen.py made it, PROMETHEUS its binary
-	$(BIN)/python -m tests.bench.storage --data $(BENCH_DATA) --prometheus $(or $(PROMETHEUS),prometheus) $(ARGS)
+bench-storage: $(VENV)/.dev ## all that storage promises beside Prometheus; as root on loop devices: BENCH_DATA as gen.py made it, PROMETHEUS, NODE_EXPORTER
+	$(BIN)/python -m tests.bench.storage_suite --data $(BENCH_DATA) --prometheus $(or $(PROMETHEUS),prometheus) --node-exporter $(or $(NODE_EXPORTER),prometheus-node-exporter) $(ARGS)
 
 bench-edge: $(VENV)/.dev ## the agent's CPU and memory beside node_exporter: NODE_EXPORTER its binary
 	$(BIN)/python -m tests.bench.edge_scrape --peer $(or $(NODE_EXPORTER),prometheus-node-exporter) $(ARGS)
@@ -77,8 +77,9 @@ ARMHF ?= .bramble/armhf
 armhf: $(VENV)/.dev ## the unit tests on 32-bit ARM under qemu; as root, with debootstrap and qemu-user-static
 	tests/armhf/run.sh $(ARMHF) $(BIN)/python -m "not integration and not conformance" $(ARGS)
 
-kills: $(VENV)/.dev ## kill -9 of log and store under ingest, 200 rounds each
+kills: $(VENV)/.dev ## kill -9 of log and store under ingest, 200 rounds each; every file of a store cut at, and flipped in, each byte
 	BRAMBLE_KILL_ROUNDS=200 $(PYTEST) -m integration tests/integration/test_log_kill.py tests/integration/test_store_killed.py
+	BRAMBLE_CUT_EVERY=1 $(PYTEST) tests/common/tsdb/test_store_files.py tests/common/tsdb/test_block.py
 
 FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.dev ## atheris on the PromQL parser, until it finds something or FUZZ_SECONDS are over

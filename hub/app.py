@@ -49,7 +49,7 @@ from hub.intake.pull import AgentClient, Puller
 from hub.intake.remote_write import Receiver
 from hub.intake.scrape import ScrapeManager, TargetScraper
 from hub.loop import Pulse
-from hub.memory import result_cache, sized, total
+from hub.memory import limit, remembered, result_cache, sized
 from hub.metrics import IntakeMetrics, add_connections, add_views, make_registry
 from hub.notices import RELOAD_FAILED, Notices
 from hub.options import Options
@@ -163,7 +163,9 @@ class Hub:
         self._follow: Callable[[Loaded], None] = lambda _: None
         self._socket = bind(*options.listen, "Prometheus or another bramble-hub")
         try:
-            self._store_options = sized(StoreOptions(retention_ms=options.retention_ms), total())
+            self._memory = limit(options.memory_limit)
+            kept = StoreOptions(retention_ms=options.retention_ms, retention_bytes=options.retention_bytes)
+            self._store_options = sized(kept, self._memory)
             self._store = Store.open(options.data, self._store_options, clock)
         except BaseException:
             self._socket.close()
@@ -208,7 +210,7 @@ class Hub:
         querying = self._lane(stack, "query", min(options.max_concurrency, QUERY_THREADS))
 
         metrics = IntakeMetrics(registry)
-        committer = Committer(store, committing, clock, beat)
+        committer = Committer(store, committing, clock, beat, bramble.commit_interval / 1000)
         fleet = Fleet(bramble.pull_interval, bramble.lost_after)
         fleet.restore(load_devices(options.data / FILE))
         fleet.set_static(bramble.agents)
@@ -256,7 +258,7 @@ class Hub:
             subscribers=lambda: self._notices.listeners,
             retention_ms=options.retention_ms,
         )
-        size = result_cache(total()) if options.result_cache_bytes is None else options.result_cache_bytes
+        size = result_cache(self._memory) if options.result_cache_bytes is None else options.result_cache_bytes
         cache = RangeCache(store.changes, size, registry) if size else None
         state = ApiState(
             clock=clock,
@@ -426,7 +428,8 @@ class Hub:
         if not self._options.remote_write_receiver:
             return None
         lane = self._lane(stack, "remote-write", 1)
-        return Receiver(self._store, self._store_options, lane, self._clock, registry, committing)
+        many = remembered(self._memory)
+        return Receiver(self._store, self._store_options, lane, self._clock, registry, committing, many)
 
     def _head(self) -> HeadInfo:
         stats = self._store.stats()

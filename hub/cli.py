@@ -145,6 +145,22 @@ def build_parser() -> Parser:
         default.retention_ms,
         format_duration(default.retention_ms),
     )
+    add(
+        "storage.tsdb.retention.size",
+        "How many bytes log and blocks may take, the oldest blocks go first; 0 for no limit.",
+        parse_size,
+        "SIZE",
+        default.retention_bytes,
+        "0",
+    )
+    add(
+        "memory.limit",
+        "Memory that the program plans with: what would take more is answered 429, and pulls pause.",
+        parse_size,
+        "SIZE",
+        default.memory_limit,
+        "half of the machine's or the container's",
+    )
     parser.add_argument(
         "--discovery.mdns",
         dest="discovery.mdns",

@@ -266,6 +266,10 @@ class BrambleConfig:
     backlog_rate: Size = field(
         default=Size(4 << 20), metadata=option("most bytes of old frames to fetch from one agent in a pull interval")
     )
+    commit_interval: Duration = field(
+        default=Duration(30_000),
+        metadata=option("how often samples are made durable: what a crash of the hub costs where no agent has them"),
+    )
     lost_after: Duration = field(
         default=Duration(24 * 3_600_000), metadata=option("unreachable for this long means lost")
     )
@@ -278,7 +282,7 @@ class BrambleConfig:
 
     def __post_init__(self) -> None:
         """Durations above 0, timeout within the interval."""
-        for key in ("pull_interval", "pull_timeout", "lost_after"):
+        for key in ("pull_interval", "pull_timeout", "lost_after", "commit_interval"):
             if getattr(self, key) is not None and getattr(self, key) <= 0:
                 raise FieldError(key, "expected a duration above 0")
         if self.pull_timeout is not None and self.pull_timeout > self.pull_interval:

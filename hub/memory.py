@@ -8,10 +8,15 @@ from common.tsdb.options import StoreOptions
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup/memory.max")
-SHARE = 16
-"""Recent samples may stay unpacked in this part of the memory, and decoded old ones in as much again."""
-RESULT_SHARE = 32
-"""Results of range queries may stay in this part of the memory."""
+SHARE = 8
+"""Recent samples may stay unpacked in this part of the limit, and decoded old ones in as much again."""
+HEAD_SHARE = 4
+"""Recent samples, packed or not, with their labels, may take this part of the limit before more are refused: cutting
+them into a block takes about as much again for a while, and queries and the program itself need the rest."""
+LEAST = 16 << 20
+LEAST_REMEMBERED, MOST_REMEMBERED = 100_000, 2_000_000
+RESULT_SHARE = 16
+"""Results of range queries may stay in this part of the limit."""
 MOST_RESULTS = 128 << 20
 """A dashboard of twelve panels over a hundred agents and six hours takes 20 MiB."""
 MOST_CACHE = 256 << 20
@@ -32,16 +37,27 @@ def total(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
     return min(known, default=0)
 
 
+def limit(given: int) -> int:
+    """The memory to plan with, bytes: as given, else half of what there is; 0 if that is not known."""
+    return given or total() // 2
+
+
 def sized(options: StoreOptions, memory: int) -> StoreOptions:
-    """Options whose bounds of memory suit a machine with `memory` bytes; never less than they were."""
+    """Options whose bounds suit a program that may take `memory` bytes (0: not known)."""
     share = memory // SHARE
     return replace(
         options,
-        seal_bytes=max(options.seal_bytes, share),
-        cache_bytes=max(options.cache_bytes, min(share, MOST_CACHE)),
+        seal_bytes=max(min(options.seal_bytes, LEAST), share),
+        cache_bytes=max(min(options.cache_bytes, LEAST), min(share, MOST_CACHE)),
+        max_head_bytes=max(memory // HEAD_SHARE, 2 * LEAST) if memory else options.max_head_bytes,
     )
 
 
 def result_cache(memory: int) -> int:
-    """Bytes that results of range queries may take on a machine with `memory` bytes."""
+    """Bytes that results of range queries may take in a program that may take `memory` bytes."""
     return min(memory // RESULT_SHARE, MOST_RESULTS) or LEAST_RESULTS
+
+
+def remembered(memory: int) -> int:
+    """Label sets of remote write that stay decoded."""
+    return max(LEAST_REMEMBERED, min(memory // 4096, MOST_REMEMBERED))

@@ -67,6 +67,8 @@ class Options:
         "web.enable-lifecycle": "lifecycle",
         "storage.tsdb.path": "data",
         "storage.tsdb.retention.time": "retention_ms",
+        "storage.tsdb.retention.size": "retention_bytes",
+        "memory.limit": "memory_limit",
         "discovery.mdns": "mdns",
         "query.lookback-delta": "lookback_ms",
         "query.timeout": "query_timeout_ms",
@@ -91,6 +93,9 @@ class Options:
     lifecycle: bool = False
     data: Path = Path("data")
     retention_ms: int = 15 * 86_400_000
+    retention_bytes: int = 0
+    memory_limit: int = 0
+    """Bytes; 0 for half of what the machine or the container has."""
     mdns: bool = True
     lookback_ms: int = 300_000
     query_timeout_ms: int = 120_000
@@ -112,6 +117,8 @@ class Options:
             return self.prefix
         if name.endswith("_ms"):
             return format_duration(value)
+        if name in ("retention_bytes", "memory_limit"):
+            return f"{value}B"
         if isinstance(value, frozenset):
             return ",".join(sorted(value))
         if isinstance(value, bool):

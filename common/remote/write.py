@@ -6,8 +6,8 @@ whole before anything of it is used: bytes that are broken anywhere give a WireE
 
 import struct
 from array import array
-from collections import OrderedDict
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from common.wire import (
 MAX_BUCKETS = 1 << 22
 """Buckets of all native histograms of a request."""
 MAX_CACHED_SERIES = 100_000
-"""Label sets that a Decoder remembers by their bytes; least recently used go first."""
+"""Label sets that a Decoder remembers by a digest of their bytes; those not asked for lately go first."""
 
 # Samples are taken in runs of equal layout, at most _MAX_RUN looked at together so that time stays linear whatever
 # comes; a run shorter than _MIN_RUN isn't worth it, and _SINGLES samples are then taken one by one before the next try.
@@ -130,8 +130,28 @@ class Decoder:
     """Decodes the requests of one or more senders; remembers label sets, since senders repeat them. Not thread-safe."""
 
     def __init__(self, max_series: int = MAX_CACHED_SERIES) -> None:
-        self._labels: OrderedDict[bytes, Labels | str] = OrderedDict()
+        # Two generations: what is asked for moves to the young one, and once that is full the old one goes.
+        self._labels: dict[bytes, Labels | str] = {}
+        self._old: dict[bytes, Labels | str] = {}
+        self._pairs: dict[tuple[str, str], tuple[str, str]] = {}
         self._max = max_series
+
+    def _known(self, data: bytes, start: int, at: int) -> "Labels | str":
+        """The label set in data[start:at], or what is wrong with it."""
+        key = blake2b(data[start:at], digest_size=16).digest()
+        known = self._labels.get(key)
+        if known is None:
+            known = self._old.get(key)
+            if known is None:
+                known = _read_labels(data, start, at)
+                if isinstance(known, Labels):
+                    # A fleet's series have most labels in common.
+                    shared = self._pairs.setdefault
+                    known = Labels.from_sorted(tuple([shared(pair, pair) for pair in known.pairs]))
+            self._labels[key] = known
+            if len(self._labels) * 2 >= self._max:
+                self._old, self._labels, self._pairs = self._labels, {}, {}
+        return known
 
     def decode_v1(self, data: bytes) -> WriteRequest:
         """A `prometheus.WriteRequest`."""
@@ -195,15 +215,8 @@ class Decoder:
                 at += length
         if at > end:
             raise WireError(f"label at byte {start} is longer than its series")
-        key = data[start:at]
-        known = self._labels.get(key)
-        if known is None:
-            known = _read_labels(data, start, at)
-            self._labels[key] = known
-            if len(self._labels) > self._max:
-                self._labels.popitem(last=False)
-        else:
-            self._labels.move_to_end(key)
+        labels_end = at
+        known = self._known(data, start, at)
         histograms: list[HistogramSample] = []
         exemplars: list[Exemplar] = []
         late: list[tuple[str, str]] = []
@@ -237,7 +250,7 @@ class Decoder:
                     histograms.append(_histogram(data, where, where + length))
             break
         if late:
-            known = _valid_labels([*_read_pairs(data, start, start + len(key)), *late])
+            known = _valid_labels([*_read_pairs(data, start, labels_end), *late])
         build.add(known, mark, histograms, exemplars)
 
 

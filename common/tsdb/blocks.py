@@ -26,6 +26,8 @@ from common.tsdb.querier import ValueKind
 HOUR = 3_600_000
 WINDOW = 2 * HOUR
 DAY = 24 * HOUR
+MAX_PER_WINDOW = 8
+"""Blocks of two hours, cut early for want of memory, before they are merged."""
 DELETIONS = "deletions"
 DAY_SHAPE = Shape(rows=32, slots=1920)
 
@@ -217,8 +219,8 @@ class Blocks:
 def plan(blocks: Sequence[tuple[int, int, int]], before: int) -> Iterator[tuple[list[int], Shape]]:
     """Merges worth doing, most pressing first: positions in `blocks` (min, max, bytes) and the shape of the result.
 
-    Blocks of one window that overlap in time are merged; then all blocks of a day that ends before `before`, unless
-    all but one are few and small. Nothing is merged beyond 1 GiB.
+    Blocks of one window that overlap in time, or are many, are merged; then all of a day that ends before `before`,
+    unless all but one are few and small. Nothing is merged beyond 1 GiB.
     """
     windows: dict[int, list[int]] = {}
     days: dict[int, list[int]] = {}
@@ -241,6 +243,8 @@ def plan(blocks: Sequence[tuple[int, int, int]], before: int) -> Iterator[tuple[
         ]
         if len(overlapping) > 1:
             yield overlapping, Shape()
+        elif len(members) > MAX_PER_WINDOW and sum(blocks[i][2] for i in members) < 1 << 30:
+            yield members, Shape()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

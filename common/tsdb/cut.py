@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from common.frames.codec import Frame
 from common.tsdb.blocks import DAY, HOUR, WINDOW
 from common.tsdb.head import View, pieces
 from common.tsdb.histograms import HistogramView
@@ -121,3 +122,10 @@ def due(newest: int, oldest: int) -> int | None:
     """Up to where the head should be cut now (exclusive), or None: what is older than an hour, in whole windows."""
     before = (newest - HOUR) // WINDOW * WINDOW
     return before if oldest < before else None
+
+
+def outside(frame: Frame, low: int, high: int) -> Frame:
+    """The slots of a frame that are not between the two times (inclusive)."""
+    keep = np.flatnonzero((frame.timestamps < low) | (frame.timestamps > high))
+    presence = None if frame.presence is None else frame.presence[:, keep]
+    return Frame(frame.header, frame.timestamps[keep], frame.values[:, keep], presence)

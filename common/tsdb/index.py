@@ -77,17 +77,26 @@ class RowIndex:
     def columns(self) -> dict[str, Column]:
         """All labels by name."""
         if self._columns is None:
+            distinct, pairs, counts = self._pairs()
             values: dict[str, dict[str, int]] = {}
-            codes: dict[str, NDArray[np.int32]] = {}
-            for row, labels in enumerate(self.rows):
-                for name, value in labels.pairs:
-                    known = values.get(name)
-                    if known is None:
-                        known = values[name] = {}
-                        codes[name] = np.full(len(self.rows), -1, np.int32)
-                    codes[name][row] = known.setdefault(value, len(known))
-            self._columns = {name: Column(known, codes[name]) for name, known in values.items()}
+            code_of = [values.setdefault(name, {}).setdefault(value, len(values[name])) for name, value in distinct]
+            number = {name: at for at, name in enumerate(values)}
+            name_of = np.array([number[name] for name, _ in distinct], np.intp)[pairs]
+            codes, row_of = np.array(code_of, np.int32)[pairs], np.repeat(np.arange(len(self.rows)), counts)
+            self._columns = {}
+            for name, known in values.items():
+                mine = name_of == number[name]
+                column = np.full(len(self.rows), -1, np.int32)
+                column[row_of[mine]] = codes[mine]
+                self._columns[name] = Column(known, column)
         return self._columns
+
+    def _pairs(self) -> tuple[list[tuple[str, str]], NDArray[np.intp], NDArray[np.intp]]:
+        """Distinct labels; which of them all rows have, row after row; how many each row has."""
+        places: dict[tuple[str, str], int] = {}
+        flat = [places.setdefault(pair, len(places)) for labels in self.rows for pair in labels.pairs]
+        counts = np.array([len(labels.pairs) for labels in self.rows], np.intp)
+        return list(places), np.array(flat, np.intp), counts
 
     def match(self, matchers: Sequence[Matcher], outcomes: Sequence[bool]) -> NDArray[np.intp]:
         """Rows that satisfy every matcher, ascending, given the `outcomes` for rows without the label."""
@@ -105,17 +114,12 @@ class RowIndex:
     def prints(self, target: Target) -> NDArray[np.uint64]:
         """Prints of the full label sets under `target`, uint64 [rows]: equal sets have equal prints."""
         if self._prints is None:
-            cache: dict[tuple[str, str], int] = {}
-            sums = []
-            for labels in self.rows:
-                total = 0
-                for pair in labels.pairs:
-                    each = cache.get(pair)
-                    if each is None:
-                        each = cache[pair] = pair_print(*pair)
-                    total += each
-                sums.append(total & _MASK)
-            self._prints = np.array(sums, dtype=np.uint64)
+            distinct, pairs, counts = self._pairs()
+            known = np.array([pair_print(*pair) for pair in distinct], np.uint64)
+            # Unsigned sums wrap, as they should; the zero in front makes rows without labels come out as 0.
+            sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(known[pairs], dtype=np.uint64)))
+            ends = np.cumsum(counts)
+            self._prints = sums[ends] - sums[ends - counts]
         prints = self._prints + np.uint64(target.print)
         for name in target.names & self.columns().keys():
             prints[self.columns()[name].codes >= 0] -= np.uint64(pair_print(name, target.values[name]))

@@ -19,7 +19,7 @@ from common.tsdb.histograms import Histograms, HistogramView
 from common.tsdb.index import LabelCache, Name, RowIndex, Target
 from common.tsdb.join import Piece
 from common.tsdb.kinds import Pool
-from common.tsdb.loose import NOBODY, Loose, LooseView
+from common.tsdb.loose import NOBODY, SERIES_BYTES, Loose, LooseView
 from common.tsdb.options import StoreOptions
 from common.tsdb.registry import Held, Schemas, Selection, Selector, Source, StoredSchema, Strand
 from common.tsdb.wal import NO_TIME
@@ -376,6 +376,11 @@ class Lanes:
     def size(self) -> int:
         """Bytes of samples."""
         return sum(chunk.size for chunk in self.chunks()) + self.loose.size + self.histograms.size
+
+    @property
+    def label_size(self) -> int:
+        """Bytes of loose label sets with their indexes, about."""
+        return SERIES_BYTES * len(self.loose.table)
 
     @property
     def settled_size(self) -> int:

@@ -1,5 +1,6 @@
 """Samples that don't share instants (remote write, late and lone ones): sorted in parts, as a log-structured tree."""
 
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,8 @@ TAIL = 1 << 15
 """Samples that wait to be sorted, at most."""
 LARGE = 1 << 21
 """Samples of a part that is not merged any more: others wait while one is."""
+SERIES_BYTES = 500
+"""What a label set of a fleet takes, measured: most labels shared, one of its own."""
 NOBODY = Target(Labels())
 
 
@@ -25,6 +28,7 @@ class SeriesTable:
     def __init__(self) -> None:
         self.labels: list[Labels] = []
         self._numbers: dict[Labels, int] = {}
+        self._pairs: dict[tuple[str, str], tuple[str, str]] = {}
         self._parts: list[RowIndex] = []
         self._indexed = 0
         self._seen = np.empty(0, np.int64)
@@ -38,8 +42,14 @@ class SeriesTable:
 
     def add(self, labels: Labels) -> int:
         """The number of a label set, new if need be."""
-        number = self._numbers.setdefault(labels, len(self.labels))
-        if number == len(self.labels):
+        number = self._numbers.get(labels, -1)
+        if number < 0:
+            # Series of a fleet have most of their labels in common: as one object they take a third of the memory.
+            shared = self._pairs.setdefault
+            pairs = tuple([shared(pair, pair) for pair in labels.pairs])
+            if not all(map(operator.is_, pairs, labels.pairs)):
+                labels = Labels.from_sorted(pairs)
+            number = self._numbers[labels] = len(self.labels)
             self.labels.append(labels)
         return number
 

@@ -29,6 +29,57 @@ def get_labels(reader: Reader) -> Labels:
     return Labels([(reader.text(), reader.text()) for _ in range(reader.count(2))])
 
 
+def put_label_sets(out: bytearray, sets: Sequence[Labels]) -> None:
+    """Append label sets, each distinct label once."""
+    places: dict[tuple[str, str], int] = {}
+    flat = [places.setdefault(pair, len(places)) for labels in sets for pair in labels.pairs]
+    names: dict[str, int] = {}
+    values: dict[str, int] = {}
+    of_name = [names.setdefault(name, len(names)) for name, _ in places]
+    of_value = [values.setdefault(value, len(values)) for _, value in places]
+    for texts in (names, values):
+        encoded = [text.encode() for text in texts]
+        put_ints(out, np.array([len(each) for each in encoded], np.int64))
+        out += b"".join(encoded)
+    for numbers in (of_name, of_value, [len(labels) for labels in sets], flat):
+        put_ints(out, np.array(numbers, np.int64))
+
+
+def get_label_sets(reader: Reader) -> list[Labels]:
+    """The label sets that `put_label_sets` wrote; equal labels are one object."""
+    names, values = _texts(reader), _texts(reader)
+    of_name, of_value, counts, flat = (get_ints(reader) for _ in range(4))
+    if (
+        len(of_name) != len(of_value)
+        or _beyond(of_name, len(names))
+        or _beyond(of_value, len(values))
+        or _beyond(flat, len(of_name))
+        or _beyond(counts, len(flat) + 1)
+        or counts.sum() != len(flat)
+    ):
+        raise FormatError("label sets that refer to labels which are not there")
+    pairs = [(names[name], values[value]) for name, value in zip(of_name.tolist(), of_value.tolist(), strict=True)]
+    labels = [pairs[at] for at in flat.tolist()]
+    ends = np.cumsum(counts).tolist()
+    return [Labels.from_sorted(tuple(labels[low:high])) for low, high in zip([0, *ends], ends, strict=False)]
+
+
+def _texts(reader: Reader) -> list[str]:
+    lengths = get_ints(reader)
+    if _beyond(lengths, 1 << 31):
+        raise FormatError("texts of impossible lengths")
+    data = reader.take(int(lengths.sum()))
+    ends = np.cumsum(lengths).tolist()
+    try:
+        return [data[low:high].decode() for low, high in zip([0, *ends], ends, strict=False)]
+    except UnicodeDecodeError as err:
+        raise FormatError(f"text is not UTF-8: {err.reason}") from None
+
+
+def _beyond(numbers: NDArray[np.int64], limit: int) -> bool:
+    return bool(len(numbers)) and (int(numbers.min()) < 0 or int(numbers.max()) >= limit)
+
+
 def pack_target(source: SourceId, labels: Labels) -> bytes:
     """Body of TARGET."""
     out = bytearray(source)
@@ -49,8 +100,7 @@ def pack_series(numbers: Sequence[int], labels: Sequence[Labels]) -> bytes:
     """Body of SERIES: which label sets the numbers of LOOSE records of this segment mean."""
     out = bytearray()
     put_ints(out, np.array(numbers, np.int64))
-    for each in labels:
-        put_labels(out, each)
+    put_label_sets(out, labels)
     return zstandard.ZstdCompressor(level=1).compress(bytes(out))
 
 
@@ -58,9 +108,11 @@ def unpack_series(body: bytes) -> list[tuple[int, Labels]]:
     """The inverse; FormatError for anything else."""
     reader = Reader(_decompress(body))
     numbers = get_ints(reader).tolist()
-    found = [(number, get_labels(reader)) for number in numbers]
+    labels = get_label_sets(reader)
     reader.end()
-    return found
+    if len(numbers) != len(labels):
+        raise FormatError(f"{len(labels)} label sets for {len(numbers)} series")
+    return list(zip(numbers, labels, strict=True))
 
 
 def pack_loose(rows: NDArray[np.int32], times: NDArray[np.int64], values: NDArray[np.float64]) -> bytes:

@@ -1,5 +1,6 @@
 """The hub's store: frames in, rows out. The write-ahead log makes them durable, the head makes them readable."""
 
+import gc
 import operator
 import threading
 from collections import Counter
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from common.clock import Clock
 from common.errors import BusyError, FormatError, FrameError, LimitError, StorageError
-from common.files import SYSTEM_FILES, DirectoryLock, Files, explain, write_atomic
+from common.files import SYSTEM_FILES, DirectoryLock, Files, explain
 from common.frames.codec import Frame, decode
 from common.frames.model import (
     Epoch,
@@ -37,14 +38,16 @@ from common.tsdb.cache import DecodeCache
 from common.tsdb.cardinality import Cardinality, cardinality
 from common.tsdb.changes import Changes
 from common.tsdb.clocks import decode_correction, encode_correction
-from common.tsdb.cut import HeadOrigin
+from common.tsdb.cut import HeadOrigin, outside
 from common.tsdb.deletion import Deletion
 from common.tsdb.index import LabelCache, RowIndex, Target
 from common.tsdb.lanes import Chosen, Lanes
+from common.tsdb.loose import SERIES_BYTES
 from common.tsdb.native import Stored, check_histogram
 from common.tsdb.native import decode as decode_histogram
 from common.tsdb.options import Appended, Outcome, StoreOptions, StoreStats
 from common.tsdb.packs import Packs
+from common.tsdb.quarantine import Quarantine
 from common.tsdb.querier import Budget, RowBatch, SelectHints
 from common.tsdb.records import (
     pack_histograms,
@@ -58,6 +61,7 @@ from common.tsdb.records import (
     unpack_target,
 )
 from common.tsdb.registry import Source
+from common.tsdb.room import Room
 from common.tsdb.rows_of import rows_of
 from common.tsdb.snapshot import copy_store
 from common.tsdb.upkeep import Upkeep
@@ -87,6 +91,8 @@ class Store:
         self._label_cache = LabelCache()
         self._unsettled: list[tuple[Source, Epoch, int]] = []
         self._paused = ""
+        self._room = Room(options.max_head_bytes, clock, lambda: self._upkeep.taken)
+        self._quarantine = Quarantine(path / "quarantine", files, options.max_quarantine_bytes)
         self._frames: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._counts: Counter[str] = Counter()
@@ -113,11 +119,17 @@ class Store:
                 files.mkdir(folder)
             if exclusive:
                 store._directory_lock = DirectoryLock(path, "hub")
+            collecting = gc.isenabled()
+            # What recovery makes stays: looking for garbage among it, again and again, took a third of the time.
+            gc.disable()
             try:
                 store._recover()
             except BaseException:
                 store._let_go()
                 raise
+            finally:
+                if collecting:
+                    gc.enable()
         except StorageError:
             raise
         except OSError as err:
@@ -140,7 +152,7 @@ class Store:
                 self._head.histograms.settle(block.max + 1)
         before, numbers = -1, dict[int, int]()
         often, fresh = min(LOOK_BYTES, self._options.seal_bytes), 0
-        for segment, oldest, kind, body in self._wal.recover(self._quarantine):
+        for segment, oldest, kind, body in self._wal.recover(self._quarantine.put):
             fresh += len(body)
             if fresh > often:
                 fresh = 0
@@ -153,7 +165,7 @@ class Store:
                 segment.last = max(segment.last, last)
             except FormatError:
                 # The checksum holds, so these are the bytes that were written: a later version's, or a bug's.
-                self._quarantine(f"{segment.path.name}.record", bytes(body))
+                self._quarantine.put(f"{segment.path.name}.record", bytes(body))
                 self._wal.loss.damaged_records += 1
                 self._wal.loss.damaged_bytes += len(body)
         for source, epoch, seq in self._unsettled:
@@ -237,24 +249,13 @@ class Store:
         schema = self._head.schemas.get(header.schema)
         if schema is None and header.rows:
             raise FrameError(f"frame of unknown schema {header.schema.hex()}")
+        if not source.targets:
+            raise FrameError("frame of a source whose target labels are lost")
         for low, high in covered:
-            frame = _outside(frame, low, high)
+            frame = outside(frame, low, high)
         self._note(source, header)
         waited = max(0, self._clock.now() - segment.written) / 1000
         return max(last, self._head.take(source, schema, frame, lambda: segment.number, waited)[1])
-
-    def _quarantine(self, name: str, data: bytes) -> None:
-        folder = self.path / "quarantine"
-        files = sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime_ns)
-        room = self._options.max_quarantine_bytes - len(data)
-        total = sum(p.stat().st_size for p in files)
-        for path in files:
-            if total <= room:
-                break
-            total -= path.stat().st_size
-            self._disk.unlink(path)
-        if room >= 0:
-            write_atomic(folder / name, data, self._disk)
 
     def _had(self) -> list[tuple[bytes, bytes]]:
         """Keys and bodies of HAVE records: which frames the log took before, durable once these are."""
@@ -338,7 +339,7 @@ class Store:
                 return Appended(Outcome.DUPLICATE)
             name = f"{header.source.hex()}-{header.epoch:016x}-{header.seq}.frame"
             return self._reject("clash", name, data, "another frame with this source, epoch and number was taken")
-        refusal = self._closed(len(data))
+        refusal = self._closed(len(data), 8 * header.rows * header.slots)
         if refusal is not None:
             return Appended(Outcome.REFUSED, *refusal)
         schema = self._head.schemas.get(header.schema)
@@ -369,19 +370,19 @@ class Store:
 
     def _reject(self, reason: str, name: str, data: bytes, detail: str) -> Appended:
         try:
-            self._quarantine(name, bytes(data))
+            self._quarantine.put(name, bytes(data))
         except OSError as err:
             detail = f"{detail}; not kept for inspection: {err}"
         return Appended(Outcome.QUARANTINED, reason, detail)
 
-    def _closed(self, size: int) -> tuple[str, str] | None:
-        """Limit and reason why nothing can be appended now, or None."""
+    def _closed(self, size: int, cells: int) -> tuple[str, str] | None:
+        """Limit and reason why `size` bytes of log and `cells` of memory can't be appended now, or None."""
         limits = self._options
         if self._paused:
             return "paused", self._paused
         if self._wal.pending + size > limits.max_pending_bytes:
             return "max_pending_bytes", f"{limits.max_pending_bytes} bytes wait for a commit"
-        if limits.max_head_bytes and self._head.size + self._packs.size + size > limits.max_head_bytes:
+        if not self._room.take(cells):
             return "max_head_bytes", f"samples in memory take {limits.max_head_bytes} bytes"
         return None
 
@@ -446,12 +447,13 @@ class Store:
         fresh = {each for each in labels if table.get(each) < 0}
         for each in fresh:
             self._check(each)
-        refusal = self._closed(size)
+        refusal = self._closed(size, size + SERIES_BYTES * len(fresh))
         if refusal is not None:
             self._refused[refusal[0]] += 1
             if refusal[0] == "paused":
                 raise StorageError(f"storage is paused: {refusal[1]}")
-            raise BusyError(f"{refusal[1]} (limit {refusal[0]})")
+            busy = BusyError if refusal[0] == "max_pending_bytes" else LimitError
+            raise busy(f"{refusal[1]} (limit {refusal[0]})")
         if self._head.total + len(fresh) > self._options.max_series:
             raise self._over("max_series", f"{self._head.total + len(fresh)} series")
 
@@ -485,7 +487,7 @@ class Store:
         missing = np.unique(numbers[loose.stated[numbers] != self._wal.serial])
         if len(missing):
             body = pack_series(missing.tolist(), [loose.table.labels[number] for number in missing.tolist()])
-            self._wal.state(RecordType.SERIES, body[:64], body)
+            self._wal.state(RecordType.SERIES, missing.tobytes(), body)
             loose.stated[missing] = self._wal.serial
 
     def commit(self) -> None:
@@ -557,6 +559,9 @@ class Store:
                 raise
             except OSError as err:
                 raise explain(err, self.path, "--storage.tsdb.path") from err
+            finally:
+                with self._lock:
+                    self._room.changed()
 
     def snapshot(self, name: str) -> Path:
         """Copy everything that is here now into `snapshots/NAME`, which opens as a store. Long. StorageError."""
@@ -714,10 +719,3 @@ class Store:
                 paused=self._paused,
                 loss=self._wal.loss,
             )
-
-
-def _outside(frame: Frame, low: int, high: int) -> Frame:
-    """The slots of a frame that are not between the two times (inclusive)."""
-    keep = np.flatnonzero((frame.timestamps < low) | (frame.timestamps > high))
-    presence = None if frame.presence is None else frame.presence[:, keep]
-    return Frame(frame.header, frame.timestamps[keep], frame.values[:, keep], presence)

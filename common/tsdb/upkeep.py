@@ -23,6 +23,8 @@ PACK_SECONDS: Final = 1800.0
 PACK_LOOSE: Final = 1 << 21
 PACK_EACH: Final = 64
 """Loose samples that are packed before, in all and of each series: packing costs more by series than by sample."""
+FULL: Final = 0.7
+"""Part of `max_head_bytes` beyond which samples go into blocks at once."""
 _EVER = (1 << 63) - 1
 
 
@@ -66,6 +68,9 @@ class Upkeep:
         if waited or self.crowded:
             self._packed = self._clock.monotonic()
             self.pack()
+        if self._full:
+            # Blocks of part of a window are merged later; refusing samples until the window ends is worse.
+            self.cut(newest + 1)
         while self._blocks.compact(newest, self.meta_of):
             pass
         self._retain(newest)
@@ -85,6 +90,18 @@ class Upkeep:
             loose = self._head.loose
             many = loose.samples > max(PACK_LOOSE, PACK_EACH * len(loose.table))
             return many or self._head.settled_size > self._options.seal_bytes
+
+    @property
+    def _full(self) -> bool:
+        """Whether samples, packed or not, come near to the memory that they may take."""
+        with self._lock:
+            most = self._options.max_head_bytes
+            return bool(most) and self.taken > FULL * most
+
+    @property
+    def taken(self) -> int:
+        """Bytes in memory that count against `max_head_bytes`. The caller locks."""
+        return self._head.size + self._head.label_size + self._packs.size
 
     def pack(self) -> None:
         """Pack all that is in the head and waits for no correction."""

@@ -20,7 +20,7 @@ from common.errors import BusyError, FormatError, LimitError, StorageError
 from common.histogram import FloatHistogram
 from common.labels import Labels
 from common.remote import snappy
-from common.remote.write import Decoder, WriteRequest
+from common.remote.write import MAX_CACHED_SERIES, Decoder, WriteRequest
 from common.sample import MetricMeta
 from common.tsdb.native import Stored, check_histogram
 from common.tsdb.options import StoreOptions
@@ -105,14 +105,15 @@ class Receiver:
         clock: Clock,
         registry: CollectorRegistry,
         committing: Executor | None = None,
+        remembered: int = MAX_CACHED_SERIES,
     ) -> None:
-        """Commits run on `committing`, or on `executor` without it."""
+        """Commits run on `committing`, or on `executor` without it; `remembered` bounds the label sets kept decoded."""
         self._store = store
         self._options = options
         self._executor = executor
         self._committing = committing or executor
         self._clock = clock
-        self._decoder = Decoder()
+        self._decoder = Decoder(remembered)
         self._waiting = 0
         self._bytes = 0
         self._turn = asyncio.Lock()

@@ -32,6 +32,7 @@ from common.labels import Labels
 from common.sample import STALE_NAN_BITS
 from edge.identity import Machine
 from edge.log import Log, LogOptions, Order
+from tests.bench.storage_peers import Device
 
 SIZE_MB = 256
 
@@ -71,42 +72,6 @@ class Data:
             if cell == PRESENT
         ]
         return ("\n".join(lines) + "\n").encode()
-
-
-class Device:
-    """An ext4 file system on a loop device of its own."""
-
-    def __init__(self, base: Path, name: str) -> None:
-        self.name = name
-        self.image = base / f"{name}.img"
-        self.path = base / name
-        self.path.mkdir()
-        with self.image.open("wb") as file:
-            file.truncate(SIZE_MB << 20)
-        run("mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(self.image))
-        run("mount", "-o", "loop,noatime", str(self.image), str(self.path))
-        source = run("findmnt", "-no", "SOURCE", str(self.path)).strip()
-        self.stat = Path("/sys/block") / Path(source).name / "stat"
-        run("sync", "-f", str(self.path))
-        self.start = self.sectors()
-
-    def sectors(self) -> int:
-        """Sectors written so far."""
-        return int(self.stat.read_text().split()[6])
-
-    def written(self) -> int:
-        """Bytes that reached the device since the start, after a sync."""
-        run("sync", "-f", str(self.path))
-        return (self.sectors() - self.start) * 512
-
-    def close(self) -> None:
-        """Unmount."""
-        run("umount", str(self.path))
-
-
-def run(*command: str) -> str:
-    """Run a system tool; its output."""
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 class Clocked:
@@ -189,7 +154,7 @@ def main() -> int:
         base = Path(directory)
         devices = {}
         for name in ("prometheus", "prometheus-agent", "commit-60s", "commit-60s-pulled", "commit-15m"):
-            devices[name] = Device(base, name)
+            devices[name] = Device(base, name, SIZE_MB)
             stack.callback(devices[name].close)
         port, now = stack.enter_context(serving(data))
         logs = [

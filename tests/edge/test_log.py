@@ -307,15 +307,17 @@ def test_what_a_former_device_left_goes_first(tmp_path: Path, options: LogOption
     log.close()
 
 
-def test_a_damaged_identity_is_taken_from_the_segments(tmp_path: Path, clock: FakeClock) -> None:
+def test_an_identity_cut_anywhere_is_taken_from_the_segments(tmp_path: Path, clock: FakeClock) -> None:
     log = open_log(tmp_path, clock)
     put(log, 1)
     source = log.source_id
     log.close()
-    (tmp_path / "identity.json").write_text("{")
-    log = open_log(tmp_path, clock)
-    assert log.source_id == source
-    log.close()
+    whole = (tmp_path / "identity.json").read_bytes()
+    for end in range(len(whole)):
+        (tmp_path / "identity.json").write_bytes(whole[:end])
+        log = open_log(tmp_path, clock)
+        assert log.source_id == source
+        log.close()
 
 
 def written(path: Path, clock: FakeClock, clean: bool) -> tuple[bytes, Path]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.tsdb.options import StoreOptions
-from hub.memory import result_cache, sized, total
+from hub.memory import limit, remembered, result_cache, sized, total
 
 MIB = 1 << 20
 
@@ -30,13 +30,23 @@ def test_unknown_memory_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("memory", "seal", "cache"), [(0, 64, 64), (512, 64, 64), (4096, 256, 256), (16384, 1024, 256)]
+    ("memory", "seal", "cache", "head"),
+    [(0, 16, 16, 0), (64, 16, 16, 32), (512, 64, 64, 128), (2048, 256, 256, 512), (16384, 2048, 256, 4096)],
 )
-def test_bounds_grow_with_memory_and_the_cache_stops_at_its_most(memory: int, seal: int, cache: int) -> None:
+def test_bounds_grow_with_memory_and_the_cache_stops_at_its_most(memory: int, seal: int, cache: int, head: int) -> None:
     options = sized(StoreOptions(), memory * MIB)
-    assert (options.seal_bytes, options.cache_bytes) == (seal * MIB, cache * MIB)
+    assert (options.seal_bytes, options.cache_bytes, options.max_head_bytes) == (seal * MIB, cache * MIB, head * MIB)
 
 
-@pytest.mark.parametrize(("memory", "results"), [(0, 16), (1024, 32), (4096, 128), (16384, 128)])
+def test_without_a_limit_half_of_the_memory_is_planned_with() -> None:
+    assert limit(0) == total() // 2
+    assert limit(7 * MIB) == 7 * MIB
+
+
+def test_label_sets_of_remote_write_stay_within_bounds() -> None:
+    assert [remembered(size) for size in (0, 2**30, 2**40)] == [100_000, 262_144, 2_000_000]
+
+
+@pytest.mark.parametrize(("memory", "results"), [(0, 16), (512, 32), (2048, 128), (16384, 128)])
 def test_results_take_a_small_part_of_memory(memory: int, results: int) -> None:
     assert result_cache(memory * MIB) == results * MIB

@@ -20,7 +20,7 @@ from tests.integration.programs import ROOT, Running, Start, edge, free_port, hu
 
 pytestmark = pytest.mark.integration
 
-FAST = "global: {scrape_interval: 1s, evaluation_interval: 1s}\nbramble: {pull_interval: 1s}\n"
+FAST = "global: {scrape_interval: 1s, evaluation_interval: 1s}\nbramble: {pull_interval: 1s, commit_interval: 5s}\n"
 FRAMES = {"Accept": "application/vnd.bramble.frames;version=1"}
 
 
@@ -93,7 +93,7 @@ def test_an_agent_that_dies_is_unreachable_with_the_reason_and_recovers(start: S
     port = free_port()
     agent = edge(start, tmp_path / "edge", "--no-discovery.mdns", port=port).wait_ready()
     address = f"127.0.0.1:{port}"
-    config = FAST.replace("{pull_interval: 1s}", f"{{pull_interval: 1s, agents: ['{address}', '127.0.0.1:1']}}")
+    config = FAST.replace("pull_interval: 1s", f"pull_interval: 1s, agents: ['{address}', '127.0.0.1:1']")
     program = hub(start, tmp_path / "hub", "--no-discovery.mdns", config=config).wait_ready()
     up = f'up{{instance="{address}"}}'
     wait_for(lambda: value(program, up) == 1, "up")
@@ -139,7 +139,7 @@ def test_the_real_node_exporter_is_scraped_whole(start: Start, tmp_path: Path) -
 def test_a_hub_killed_again_and_again_loses_and_doubles_nothing_of_an_agent(start: Start, tmp_path: Path) -> None:
     rng = random.Random(1)
     agent = edge(start, tmp_path / "edge", "--no-discovery.mdns").wait_ready()
-    config = FAST.replace("{pull_interval: 1s}", f"{{pull_interval: 1s, agents: ['127.0.0.1:{agent.port}']}}")
+    config = FAST.replace("pull_interval: 1s", f"pull_interval: 1s, agents: ['127.0.0.1:{agent.port}']")
     series = f'node_time_seconds{{instance="127.0.0.1:{agent.port}"}}'
     for _ in range(5):
         program = hub(start, tmp_path / "hub", "--no-discovery.mdns", config=config).wait_ready()

@@ -89,7 +89,7 @@ def hub_has(server: Running, name: str, want: dict[int, float]) -> bool:
 
 def test_kill_nine_of_both_loses_nothing_and_doubles_nothing(start: Start, tmp_path: Path) -> None:
     edge_port, hub_port = free_port(), free_port()
-    config = f'bramble: {{pull_interval: 1s, agents: ["127.0.0.1:{edge_port}"]}}\n'
+    config = f'bramble: {{pull_interval: 1s, commit_interval: 5s, agents: ["127.0.0.1:{edge_port}"]}}\n'
     flags = "--no-discovery.mdns"
     fast = "sample_interval: 500ms\ncommit_interval: 1s\n"
     agent = edge(start, tmp_path / "edge", flags, port=edge_port, config=fast).wait_ready()

@@ -187,11 +187,17 @@ def test_version_2_with_bad_references_is_refused(refs):
 
 
 def test_a_decoder_remembers_label_sets_up_to_its_limit():
-    decoder = Decoder(max_series=2)
-    for name in ("a", "b", "c", "a"):
+    decoder = Decoder(max_series=4)
+    for name in ("a", "b", "c", "a", "d", "d", "e", "a"):
         request = decoder.decode_v1(series({"__name__": name}, sample(1, 1)))
         assert request.series == [Labels.of(__name__=name)]
-    assert len(decoder._labels) == 2
+        assert len(decoder._labels) + len(decoder._old) <= 4
+
+
+def test_a_decoder_gives_out_the_label_set_that_it_remembers():
+    decoder = Decoder()
+    data = series(UP, sample(1, 1))
+    assert decoder.decode_v1(data).series[0] is decoder.decode_v1(data).series[0]
 
 
 GOOD = series(UP, sample(1.5, 1_700_000_000_000), sample(2.5, 1_700_000_015_000)) + series({"__name__": "b"})

@@ -1,5 +1,6 @@
 """Blocks: what was built is read back, parts of it too, and damage is found."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from common.tsdb.memory import MemoryQuerier, read_all
 ROWS = RowIndex([Labels.of(__name__=n, i=str(i)) for n in ("a", "b", "c") for i in range(5)])
 TARGETS = [Target(Labels.of(job="j", instance=str(k))) for k in range(3)]
 SHAPE = Shape(rows=4, slots=6)
+
+EVERY = int(os.environ.get("BRAMBLE_CUT_EVERY", "13"))
+"""Each byte that many is tried; `make kills` tries all."""
 
 
 class Lot:
@@ -131,11 +135,11 @@ def test_every_cut_and_every_flipped_byte_is_found(tmp_path: Path) -> None:
     block.verify()
     whole = block.path.read_bytes()
     broken = tmp_path / "broken.blk"
-    for cut in range(0, len(whole), 13):
+    for cut in range(0, len(whole), EVERY):
         broken.write_bytes(whole[:cut])
         with pytest.raises(FormatError):
             Block(broken, DecodeCache(0), Interner())
-    for at in range(0, len(whole), 13):
+    for at in range(0, len(whole), EVERY):
         broken.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
         with pytest.raises(FormatError):
             Block(broken, DecodeCache(0), Interner()).verify()

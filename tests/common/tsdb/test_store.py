@@ -302,3 +302,15 @@ def test_cardinality_counts_series_by_metric_and_label(store: Store) -> None:
     assert figures.by_metric[0] == ("cpu", 2)
     assert ("instance=pi:9100", 3) in figures.by_pair
     assert dict(figures.values_by_label)["mode"] == 2
+
+
+def test_series_that_look_alike_at_first_are_all_stated_in_the_log(store: Store, clock: FakeClock) -> None:
+    expected = set()
+    for host in range(40):
+        labels = [Labels.of(__name__=f"m{row}", host=f"{host:03d}", device=f"disk-{row % 10}") for row in range(100)]
+        store.append_columns(labels, np.arange(100), np.full(100, 1000 + host), np.zeros(100))
+        expected.update(labels)
+    store = reopen(store, clock)
+    assert not store.stats().loss
+    assert set(store.series([], *ALL)) == expected
+    store.close()

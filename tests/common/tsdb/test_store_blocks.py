@@ -229,13 +229,65 @@ def test_many_loose_series_survive_renumbering(store: Store, clock: FakeClock) -
 
 
 def test_limits_on_memory_and_series_refuse_loose_samples(tmp_path: Path, clock: FakeClock) -> None:
-    store = Store.open(tmp_path, StoreOptions(max_head_bytes=1000, max_series=3), clock)
+    store = Store.open(tmp_path, StoreOptions(max_head_bytes=5000, max_series=3), clock)
     with pytest.raises(LimitError, match="max_series"):
         store.append_loose(OTHER, [(Labels.of(__name__="m", i=str(i)), 0, 1.0) for i in range(4)])
     store.append_loose(OTHER, [(A, at, 1.0) for at in range(30)])
     with pytest.raises(LimitError, match="max_head_bytes"):
-        store.append_loose(OTHER, [(A, at, 1.0) for at in range(30)])
+        store.append_loose(OTHER, [(A, at, 1.0) for at in range(200)])
     assert store.stats().refused == {"max_series": 1, "max_head_bytes": 1}
+    store.close()
+
+
+def test_crowded_memory_is_cut_early_and_what_was_refused_is_taken_then(tmp_path: Path, clock: FakeClock) -> None:
+    store = Store.open(tmp_path, StoreOptions(max_head_bytes=20_000, retention_ms=0), clock)
+    taken = 0
+    refusals = 0
+    for at in range(0, 6000, 100):
+        samples = [(A, START + 1000 * i, float(i)) for i in range(at, at + 100)]
+        try:
+            store.append_loose(OTHER, samples)
+        except LimitError:
+            refusals += 1
+            store.maintain()
+            store.append_loose(OTHER, samples)
+        taken += len(samples)
+        assert store.stats().head_bytes < 40_000
+    assert refusals > 1
+    assert everything(store) == {str(A): [(START + 1000 * i, float(i)) for i in range(taken)]}
+    assert store.stats().loose_samples < taken
+    store.close()
+
+
+def test_blocks_that_were_cut_early_are_merged_before_they_are_many(tmp_path: Path, clock: FakeClock) -> None:
+    store = Store.open(tmp_path, StoreOptions(retention_ms=0), clock)
+    for at in range(30):
+        store.append_loose(OTHER, [(A, START + 1000 * at, float(at))])
+        store.cut(START + 1000 * (at + 1))
+        store.maintain()
+        assert store.stats().blocks <= 9
+    assert everything(store) == {str(A): [(START + 1000 * at, float(at)) for at in range(30)]}
+    store.close()
+
+
+@pytest.mark.parametrize("days", [400, -400])
+def test_a_step_of_the_hubs_clock_drops_nothing_and_intake_goes_on(tmp_path: Path, days: int) -> None:
+    clock = FakeClock(START + 5 * HOUR)
+    store = Store.open(tmp_path, StoreOptions(retention_ms=15 * DAY), clock)
+    expected = fill(store, range(START, START + 5 * HOUR, 600_000))
+    store.maintain()
+    clock.step(days * DAY)
+    store.maintain()
+    assert everything(store) == expected
+    at = START + 6 * HOUR
+    store.append_loose(OTHER, [(A, at, 1.0)])
+    store.commit()
+    clock.step(-days * DAY)
+    store.maintain()
+    expected[str(A)].append((at, 1.0))
+    assert everything(store) == expected
+    store = reopen(store, clock)
+    assert everything(store) == expected
     store.close()
 
 

@@ -23,6 +23,7 @@ from common.labels import Labels, Matcher, MatchType
 from common.sample import Millis
 from common.testing import FakeClock
 from common.tsdb.options import StoreOptions
+from common.tsdb.room import Room
 from common.tsdb.store import Store
 from hub.config import BrambleConfig
 from hub.fleet import Announced, Device, Fleet, State
@@ -381,3 +382,16 @@ async def test_a_full_disk_marks_the_device_and_loses_nothing(rig: Rig, monkeypa
     rig.store.commit()
     assert await rig.visit(other) == ""
     assert len(rig.samples()) == 2
+
+
+async def test_memory_over_its_limit_pauses_pulls_and_nothing_is_lost(rig: Rig) -> None:
+    taken = [1000]
+    rig.store._room = Room(1000, rig.clock, lambda: taken[0])
+    device = await rig.device(Agent(frames={n: frame(n) for n in range(3)}))
+    assert "limit max_head_bytes" in await rig.visit(device)
+    assert rig.samples() == {}
+    assert rig.store.stats().refused["max_head_bytes"] == 1
+    taken[0] = 0
+    rig.store._room.changed()
+    assert await rig.visit(device) == ""
+    assert len(rig.samples()) == 3

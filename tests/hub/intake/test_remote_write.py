@@ -158,6 +158,14 @@ async def test_a_request_beyond_a_limit_names_it_and_stores_nothing(make: Make) 
     assert receiver.samples() == {}
 
 
+async def test_memory_over_its_limit_is_no_matter_of_waiting_for_a_commit(make: Make) -> None:
+    receiver = make(max_head_bytes=1000)
+    with pytest.raises(LimitError, match="max_head_bytes") as caught:
+        await receiver.writer.take(request({UP: dict.fromkeys(range(1000), 1.0)}), Version.V1)
+    assert not isinstance(caught.value, BusyError)
+    assert receiver.samples() == {}
+
+
 async def test_what_others_left_uncommitted_is_no_reason_to_refuse(make: Make) -> None:
     receiver = make(max_pending_bytes=4000)
     receiver.store.append_loose(SourceId(bytes(16)), [(UP, at, 1.0) for at in range(100)])
