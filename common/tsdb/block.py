@@ -357,6 +357,15 @@ class Block:
 
     def match(self, matchers: Sequence[Matcher]) -> NDArray[np.intp]:
         """Numbers of the series that satisfy every matcher, ascending."""
+
+        def load() -> tuple[NDArray[np.intp], int]:
+            found = self._match(matchers)
+            return found, found.nbytes + 500
+
+        series: NDArray[np.intp] = self._cache.get((self._serial, "match", *matchers), load)
+        return series
+
+    def _match(self, matchers: Sequence[Matcher]) -> NDArray[np.intp]:
         named = [m for m in matchers if m.name == "__name__"]
         others = [m for m in matchers if m.name != "__name__"]
         exact = next((m.value for m in named if m.type == "="), None)
@@ -438,7 +447,7 @@ class Block:
 
     def labels(self, series: NDArray[np.intp], cache: LabelCache) -> list[Labels]:
         """Label sets of some series."""
-        return cache.many(self.names(series))
+        return cache.numbered(self, self.series, series, self.names)
 
     def label_names(self, matchers: Sequence[Matcher]) -> set[str]:
         """Names of labels of series that satisfy every matcher."""

@@ -7,7 +7,7 @@ value holds: that is what `honor_labels` means, and who doesn't want it renames 
 import itertools
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,6 +137,16 @@ Name = tuple[RowIndex, int, Target]
 """A series by its place: index, row in it, target."""
 
 
+class Slots:
+    """Label sets of numbered series, found by array calls: object [series], and which of them are there, bool."""
+
+    __slots__ = ("known", "labels")
+
+    def __init__(self, series: int) -> None:
+        self.labels = np.full(series, None, dtype=object)
+        self.known = np.zeros(series, np.bool_)
+
+
 class LabelCache:
     """Full label sets by (index, target, row); at `limit` entries it starts over. Thread-safe."""
 
@@ -145,6 +155,22 @@ class LabelCache:
         self._count = 0
         self._lock = threading.Lock()
         self._tables: dict[tuple[int, int], dict[int, Labels]] = {}
+        self._slots: weakref.WeakKeyDictionary[object, Slots] = weakref.WeakKeyDictionary()
+
+    def numbered(
+        self, owner: object, count: int, series: NDArray[np.intp], names: Callable[[NDArray[np.intp]], list[Name]]
+    ) -> list[Labels]:
+        """Label sets of some of the `count` series that `owner` numbers, kept while it lives; `names` tells places."""
+        slots = self._slots.get(owner)
+        if slots is None:
+            slots = self._slots[owner] = Slots(count)
+        missing = series[~slots.known[series]]
+        if len(missing):
+            for number, labels in zip(missing.tolist(), self.many(names(missing)), strict=True):
+                slots.labels[number] = labels
+            slots.known[missing] = True
+        found: list[Labels] = slots.labels[series].tolist()
+        return found
 
     def get(self, index: RowIndex, target: Target, rows: NDArray[np.intp]) -> list[Labels]:
         """Full label sets of `rows`, in that order."""
@@ -163,7 +189,8 @@ class LabelCache:
             for index, row, target in names:
                 if index is not at_index or target is not at_target:
                     table, at_index, at_target = self._table(index, target), index, target
-                out.append(table.get(row) or self._find(table, index, row, target))
+                labels = table.get(row)
+                out.append(self._find(table, index, row, target) if labels is None else labels)
         return out
 
     def _table(self, index: RowIndex, target: Target) -> dict[int, Labels]:
@@ -171,6 +198,7 @@ class LabelCache:
         if table is None:
             if self._count > self._limit:
                 self._tables = {}
+                self._slots.clear()
                 self._count = 0
             table = self._tables[index.serial, target.serial] = {}
         return table
@@ -186,6 +214,7 @@ class LabelCache:
         """Forget all."""
         with self._lock:
             self._tables = {}
+            self._slots.clear()
             self._count = 0
 
 
