@@ -257,7 +257,8 @@ def _sorted(
     span = high - low + 1
     if (top + 1) * span < 1 << 63:
         # Linear where sorted runs follow each other, as they do when parts are merged.
-        key = rows * np.int64(span) + (times - low)
+        # Widened first: numpy before 2 multiplies int32 by an int64 scalar that fits into int32 in int32.
+        key = rows.astype(np.int64) * span + (times - low)
         order = np.argsort(key, kind="stable")
     else:
         order = np.lexsort((times, rows))

@@ -163,3 +163,10 @@ def test_values_are_replaced_in_the_order_in_which_they_are_given() -> None:
     assert read(buffer.view(), *EVER) == {
         labels: {at: (10.0 * row + at + 1, at) for at in range(3)} for row, labels in enumerate(LABELS)
     }
+
+
+def test_rows_a_fortnight_apart_are_sorted_by_row() -> None:
+    buffer = Loose()
+    for row, at in enumerate((0, 0, 2**30 - 1)):
+        append(buffer, [(row, at, float(row))], row)
+    assert [part.rows.tolist() for part in buffer.view().parts] == [[0, 1, 2]]
