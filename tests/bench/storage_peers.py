@@ -44,14 +44,18 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+_started: "list[Server]" = []
+
+
 class Server:
-    """A started server, its log beside its data."""
+    """A started server, its log beside its data. `work` ends those that are left."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
         self.name = name
         self.port = free_port()
         self.log = folder.with_suffix(".log")
         self.began = time.perf_counter()
+        _started.append(self)
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 [part.format(port=self.port, folder=folder) for part in command],
@@ -310,7 +314,12 @@ def work(folder: Path | None = None) -> Iterator[Path]:
     """A directory that goes at the end; SIGTERM ends the program as an exception, so that it does."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with tempfile.TemporaryDirectory(dir=folder) as made:
-        yield Path(made)
+        try:
+            yield Path(made)
+        finally:
+            for server in _started:
+                if server.log.is_relative_to(made) and server.process.poll() is None:
+                    server.kill()
 
 
 HEAD = ("| | Bramble | Prometheus | ratio | promised |", "|---|---:|---:|---:|---:|")
