@@ -77,15 +77,23 @@ def _grouped(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(group)
 
 
+WHOLE_BYTES = 1 << 20
+"""A body up to this size is sent whole: each chunk costs the event loop more than copying it once."""
+
+
 def pack(pieces: Iterable[bytes], coding: str) -> Packed:
     """Group `pieces` into chunks and compress them with `coding`, unless they are few bytes."""
     groups = _grouped(pieces)
     first = next(groups, b"")
     if not coding or len(first) < MIN_BYTES:
-        return Packed([first, *groups], "")
+        return Packed(_whole([first, *groups]), "")
     packing = packer(coding)
     chunks = [packing.compress(first), *map(packing.compress, groups), packing.flush()]
-    return Packed(list(_grouped(chunks)), coding)
+    return Packed(_whole(list(_grouped(chunks))), coding)
+
+
+def _whole(chunks: list[bytes]) -> list[bytes]:
+    return [b"".join(chunks)] if len(chunks) > 1 and sum(map(len, chunks)) <= WHOLE_BYTES else chunks
 
 
 def respond(packed: Packed, content_type: str) -> web.Response:
