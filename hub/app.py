@@ -48,6 +48,7 @@ from hub.intake.devices import FILE, FleetKeeper, load_devices
 from hub.intake.pull import AgentClient, Puller
 from hub.intake.remote_write import Receiver
 from hub.intake.scrape import ScrapeManager, TargetScraper
+from hub.intake.upkeep import Upkeep
 from hub.loop import Pulse
 from hub.memory import limit, remembered, result_cache, sized
 from hub.metrics import IntakeMetrics, add_connections, add_views, make_registry
@@ -303,6 +304,7 @@ class Hub:
         services: list[Service] = [
             server,
             committer,
+            Upkeep(store, self._lane(stack, "upkeep", 1), clock),
             keeper,
             puller,
             Lane(scrapes.name, scrapes.run),

@@ -256,8 +256,8 @@ class Block:
         self._native = np.repeat(kinds, [len(entry.row) for entry in entries])
         self._native_group = np.repeat(kinds, [len(entry.offset) for entry in entries])
         self._group_of = np.repeat(np.arange(len(self._start), dtype=np.int32), sizes)
-        # The arrays of each metric are not needed any more.
-        self._schemas = [(entry.schema, entry.cells) for entry in entries]
+        # The arrays of each metric are not needed any more, nor its rows: the index over them may be another block's.
+        self._metrics = [(entry.schema.name, entry.schema.meta, entry.cells) for entry in entries]
         self.index.metrics = []
 
     def close(self) -> None:
@@ -277,14 +277,14 @@ class Block:
     def metrics(self) -> dict[str, int]:
         """Metric names with a bound of their cells (samples)."""
         found: dict[str, int] = {}
-        for schema, cells in self._schemas:
-            found[schema.name] = found.get(schema.name, 0) + cells
+        for name, _, cells in self._metrics:
+            found[name] = found.get(name, 0) + cells
         return found
 
     def meta(self) -> Iterator[MetricMeta]:
         """Metadata stored with the metrics."""
-        for schema, _ in self._schemas:
-            yield from schema.meta
+        for _, meta, _ in self._metrics:
+            yield from meta
 
     def _part(self, offset: int, length: int, what: str) -> bytes:
         data = self._read(offset, length)
@@ -399,8 +399,8 @@ class Block:
         """Numbers of all series of metrics with these names, ascending."""
         found = [
             np.arange(self._series_at[number], self._series_at[number + 1])
-            for number, (schema, _) in enumerate(self._schemas)
-            if schema.name in names
+            for number, (name, _, _) in enumerate(self._metrics)
+            if name in names
         ]
         return np.concatenate(found) if found else np.empty(0, np.intp)
 

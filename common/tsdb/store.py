@@ -497,18 +497,19 @@ class Store:
         appended stays readable and is written again by it.
         """
         with self._lock:
-            unsettled = self._unsettled[:]
+            # Others may commit at the same time: each settles what it took away.
+            unsettled, self._unsettled = self._unsettled, []
         try:
             self._wal.commit()
         except StorageError as err:
             with self._lock:
+                self._unsettled[:0] = unsettled
                 self._paused = str(err)
                 self._counts["failed_commits"] += 1
             raise
         with self._lock:
             for source, epoch, seq in unsettled:
                 source.ledger.settle(epoch, seq)
-            del self._unsettled[: len(unsettled)]
             self._paused = ""
             self._counts["commits"] += 1
 

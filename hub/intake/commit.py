@@ -15,25 +15,16 @@ WINDOW_SECONDS = 30.0
 A commit costs some 20 kB of a flash card's life beside its data (ext4's journal): every 5 s, that was most of what
 a hub of ten agents wrote.
 """
-MAINTAIN_SECONDS = 60.0
 LONGEST_RETRY_SECONDS = 60.0
 
 _log = EventLog("commit")
 
 
 class Committed(Protocol):
-    """The part of a store that this needs; all methods block and raise StorageError."""
+    """The part of a store that this needs; it blocks and raises StorageError."""
 
     def commit(self) -> None:
         """Make everything durable."""
-        ...
-
-    def relieve(self) -> None:
-        """Make room in memory, if need be."""
-        ...
-
-    def maintain(self) -> None:
-        """Drop what is too old."""
         ...
 
 
@@ -68,10 +59,9 @@ class Committer:
         return self.generation + (2 if self._running else 1)
 
     async def run(self) -> None:
-        """Commit and maintain until cancelled."""
+        """Commit until cancelled."""
         loop = asyncio.get_running_loop()
         failures = 0
-        maintained = self._clock.monotonic()
         while True:
             wait = min(LONGEST_RETRY_SECONDS, self._window * 2.0**failures)
             self._beat(self.name, wait + 60.0)
@@ -88,10 +78,6 @@ class Committer:
                     if failures:
                         _log.info("data can be written again")
                     failures, self.problem = 0, ""
-                await loop.run_in_executor(self._executor, self._store.relieve)
-                if self._clock.monotonic() - maintained >= MAINTAIN_SECONDS:
-                    maintained = self._clock.monotonic()
-                    await loop.run_in_executor(self._executor, self._store.maintain)
             except StorageError as err:
                 failures += 1
                 self._dirty = True

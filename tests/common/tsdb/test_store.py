@@ -1,6 +1,7 @@
 """The store through its public face: what goes in comes out, also after a restart."""
 
 import math
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -314,3 +315,29 @@ def test_series_that_look_alike_at_first_are_all_stated_in_the_log(store: Store,
     assert not store.stats().loss
     assert set(store.series([], *ALL)) == expected
     store.close()
+
+
+def test_two_commits_at_once_forget_no_frame_that_came_between(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, came = threading.Event(), threading.Event()
+    commit = store._wal.commit
+
+    def second() -> None:
+        began.set()
+        assert came.wait(10)
+        commit()
+
+    def first() -> None:
+        monkeypatch.setattr(store._wal, "commit", second)
+        other = threading.Thread(target=store.commit)
+        other.start()
+        assert began.wait(10)
+        store.append_frame(frame(1, [2000], [[1], [5], [7]]))
+        came.set()
+        other.join()
+        commit()
+
+    store.append_frame(frame(0, [1000], [[1], [5], [7]]))
+    monkeypatch.setattr(store._wal, "commit", first)
+    store.commit()
+    store.commit()
+    assert store.have(SOURCE) == {EPOCH: RangeSet.of(0, 1)}

@@ -17,19 +17,11 @@ class Disk:
     def __init__(self) -> None:
         self.full = False
         self.commits = 0
-        self.relieved = 0
-        self.maintained = 0
 
     def commit(self) -> None:
         if self.full:
             raise StorageError("no space left on device")
         self.commits += 1
-
-    def relieve(self) -> None:
-        self.relieved += 1
-
-    def maintain(self) -> None:
-        self.maintained += 1
 
 
 class Rig:
@@ -83,15 +75,3 @@ async def test_a_refusing_disk_is_tried_again_less_often_until_it_takes(rig: Rig
     assert rig.disk.commits == 0
     await rig.advance(5)
     assert (rig.disk.commits, rig.committer.problem, rig.committer.generation) == (1, "", 1)
-
-
-async def test_old_data_is_dropped_each_minute(rig: Rig) -> None:
-    for _ in range(12):
-        await rig.advance(5)
-    assert rig.disk.maintained == 1
-
-
-async def test_memory_is_looked_after_in_each_window(rig: Rig) -> None:
-    for _ in range(3):
-        await rig.advance(5)
-    assert rig.disk.relieved == 3
