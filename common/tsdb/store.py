@@ -513,6 +513,19 @@ class Store:
             self._paused = ""
             self._counts["commits"] += 1
 
+    def flush(self) -> None:
+        """Hand what was appended to the kernel: if only this program dies, it is there at the next start.
+
+        StorageError as `commit`.
+        """
+        try:
+            self._wal.flush()
+        except StorageError as err:
+            with self._lock:
+                self._paused = str(err)
+                self._counts["failed_commits"] += 1
+            raise
+
     def have(self, source: SourceId) -> Have:
         """Frames of `source` that are durable here. Answers at once: event loops may ask.
 

@@ -79,6 +79,9 @@ class _Batch:
     first: int | None = None
     """Number of the first file with some of it."""
     file: Appender | None = None
+    written: int = 0
+    """How many of `parts` stand in the file already, not synced, and in how many bytes (`unsynced`)."""
+    unsynced: int = 0
     size: int = 0
     last: int = NO_TIME
 
@@ -211,18 +214,47 @@ class Wal:
             with self._lock:
                 batches = [(batch, batch.parts[:], batch.last) for batch in self._batches]
             for batch, parts, last in batches:
-                if parts:
-                    self._write(batch, parts, last)
-                with self._lock:
-                    del batch.parts[: len(parts)]
-                    self.pending -= sum(RECORD.size + len(body) for _, _, body in parts)
-                    batch.stated.update({(kind, key): body for kind, key, body in parts if key})
-                    if batch is not self._batches[-1]:
-                        self._close(batch)
-                        self._batches.remove(batch)
+                self._settle(batch, parts, last)
+
+    def _settle(self, batch: _Batch, parts: list[tuple[RecordType, bytes, bytes]], last: int) -> None:
+        if parts:
+            self._write(batch, parts, last)
+        with self._lock:
+            del batch.parts[: len(parts)]
+            self.pending -= sum(RECORD.size + len(body) for _, _, body in parts)
+            batch.stated.update({(kind, key): body for kind, key, body in parts if key})
+            if batch is not self._batches[-1]:
+                self._close(batch)
+                self._batches.remove(batch)
+
+    def flush(self) -> None:
+        """Hand records to the kernel without making them durable: they outlive the process, not the power.
+
+        StorageError keeps them for the next try.
+        """
+        with self._commit_lock:
+            with self._lock:
+                batches = [(batch, batch.parts[:], batch.last) for batch in self._batches]
+            for batch, all_parts, last in batches:
+                if batch.file is None and all_parts:
+                    # A new file has to be made durable by name in any case.
+                    self._settle(batch, all_parts, last)
+                    continue
+                parts = all_parts[batch.written :]
+                if batch.file is None or not parts:
+                    continue
+                data = b"".join([pack_record(kind, body) for kind, _, body in parts])
+                path = batch.file.path
+                try:
+                    batch.file.write(data)
+                except OSError as err:
+                    self._abandon(batch)
+                    raise explain(err, path, "--storage.tsdb.path") from err
+                batch.written += len(parts)
+                batch.unsynced += len(data)
 
     def _write(self, batch: _Batch, parts: list[tuple[RecordType, bytes, bytes]], last: int) -> None:
-        data = b"".join([pack_record(kind, body) for kind, _, body in parts])
+        data = b"".join([pack_record(kind, body) for kind, _, body in parts[batch.written :]])
         path = self._directory
         try:
             if batch.file is None:
@@ -240,7 +272,8 @@ class Wal:
                     self.segments.append(batch.segment)
             else:
                 path = batch.file.path
-                batch.file.write(data)
+                if data:
+                    batch.file.write(data)
                 batch.file.sync()
         except OSError as err:
             # After a failed write or fsync the descriptor is in doubt: the next try writes another file, which
@@ -248,15 +281,18 @@ class Wal:
             self._abandon(batch)
             raise explain(err, path, "--storage.tsdb.path") from err
         assert batch.segment is not None
-        batch.segment.size += len(data)
+        size = batch.unsynced + len(data)
+        batch.written = batch.unsynced = 0
+        batch.segment.size += size
         with self._lock:
             batch.segment.last = max(batch.segment.last, last)
-        self.bytes_written += len(data)
+        self.bytes_written += size
 
     def _abandon(self, batch: _Batch) -> None:
         file, segment = batch.file, batch.segment
         self._close(batch)
         batch.segment = None
+        batch.written = batch.unsynced = 0
         if file is None or segment is None:
             return
         try:

@@ -15,6 +15,8 @@ WINDOW_SECONDS = 30.0
 A commit costs some 20 kB of a flash card's life beside its data (ext4's journal): every 5 s, that was most of what
 a hub of ten agents wrote.
 """
+FLUSH_SECONDS = 5.0
+"""Longest time between a sample's arrival and its outliving the program, where the power stays."""
 LONGEST_RETRY_SECONDS = 60.0
 
 _log = EventLog("commit")
@@ -22,6 +24,10 @@ _log = EventLog("commit")
 
 class Committed(Protocol):
     """The part of a store that this needs; it blocks and raises StorageError."""
+
+    def flush(self) -> None:
+        """Hand everything to the kernel."""
+        ...
 
     def commit(self) -> None:
         """Make everything durable."""
@@ -62,11 +68,18 @@ class Committer:
         """Commit until cancelled."""
         loop = asyncio.get_running_loop()
         failures = 0
+        left = self._window
         while True:
-            wait = min(LONGEST_RETRY_SECONDS, self._window * 2.0**failures)
+            wait = min(FLUSH_SECONDS, left) if not failures else left
             self._beat(self.name, wait + 60.0)
             await self._clock.sleep(wait)
+            left -= wait
             try:
+                if left > 0:
+                    if self._dirty:
+                        await loop.run_in_executor(self._executor, self._store.flush)
+                    continue
+                left = self._window
                 if self._dirty or failures:
                     self._dirty = False
                     self._running = True
@@ -80,6 +93,7 @@ class Committer:
                     failures, self.problem = 0, ""
             except StorageError as err:
                 failures += 1
+                left = min(LONGEST_RETRY_SECONDS, self._window * 2.0**failures)
                 self._dirty = True
                 if self.problem != str(err):
                     _log.error("data can't be written: intake is paused, agents keep theirs", error=err)

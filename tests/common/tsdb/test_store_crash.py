@@ -1,6 +1,7 @@
 """The store after power cuts (unsynced writes gone, torn or zero), on full disks and on broken ones."""
 
 import errno
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -149,6 +150,47 @@ def test_a_broken_disk_pauses_appends_and_what_was_taken_stays(tmp_path: Path, o
     files.failing = {}
     store.commit()
     assert store.stats().paused == ""
+    append(store, 3)
+    store.close()
+    again = opened(tmp_path, FaultyFiles())
+    assert set(slots(again)) == set(slots(again, LOOSE)) == set(sizes(again)) == {0, 1, 2, 3}
+    assert not again.stats().loss
+    again.close()
+
+
+def test_what_was_flushed_is_there_if_only_the_program_died(tmp_path: Path) -> None:
+    store = opened(tmp_path / "a", FaultyFiles())
+    append(store, 0)
+    store.commit()
+    append(store, 1)
+    store.flush()
+    append(store, 2)
+    store.flush()
+    append(store, 3)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    store.commit()
+    store.close()
+    for name, expected in (("a", {0, 1, 2, 3}), ("b", {0, 1, 2})):
+        again = opened(tmp_path / name, FaultyFiles())
+        assert set(slots(again)) == set(slots(again, LOOSE)) == set(sizes(again)) == expected
+        assert not again.stats().loss
+        again.close()
+
+
+@pytest.mark.parametrize("operation", ["sync", "write"])
+def test_what_was_flushed_is_written_again_if_it_could_not_be_made_durable(tmp_path: Path, operation: str) -> None:
+    files = FaultyFiles()
+    store = opened(tmp_path, files)
+    append(store, 0)
+    store.commit()
+    append(store, 1)
+    store.flush()
+    append(store, 2)
+    files.failing = {operation: errno.EIO}
+    with pytest.raises(StorageError, match="Input/output error"):
+        store.commit()
+    files.failing = {}
+    store.commit()
     append(store, 3)
     store.close()
     again = opened(tmp_path, FaultyFiles())

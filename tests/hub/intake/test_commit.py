@@ -17,6 +17,12 @@ class Disk:
     def __init__(self) -> None:
         self.full = False
         self.commits = 0
+        self.flushes = 0
+
+    def flush(self) -> None:
+        if self.full:
+            raise StorageError("no space left on device")
+        self.flushes += 1
 
     def commit(self) -> None:
         if self.full:
@@ -27,11 +33,11 @@ class Disk:
 class Rig:
     """A committer with a window of 5 s, running."""
 
-    def __init__(self, clock: FakeClock, lane: ThreadPoolExecutor) -> None:
+    def __init__(self, clock: FakeClock, lane: ThreadPoolExecutor, window: float = 5.0) -> None:
         self.disk = Disk()
         self.clock = clock
         self.lane = lane
-        self.committer = Committer(self.disk, lane, clock, window=5.0)
+        self.committer = Committer(self.disk, lane, clock, window=window)
 
     async def advance(self, seconds: float) -> None:
         """Let time pass and the lane's work be done."""
@@ -75,3 +81,26 @@ async def test_a_refusing_disk_is_tried_again_less_often_until_it_takes(rig: Rig
     assert rig.disk.commits == 0
     await rig.advance(5)
     assert (rig.disk.commits, rig.committer.problem, rig.committer.generation) == (1, "", 1)
+
+
+async def test_a_long_window_is_bridged_by_flushes(clock: FakeClock) -> None:
+    with ThreadPoolExecutor(1) as lane:
+        rig = Rig(clock, lane, window=12.0)
+        task = asyncio.create_task(rig.committer.run())
+        await settle()
+        await rig.advance(5)
+        assert rig.disk.flushes == 0
+        rig.committer.touch()
+        await rig.advance(5)
+        assert (rig.disk.flushes, rig.disk.commits) == (1, 0)
+        await rig.advance(2)
+        assert (rig.disk.flushes, rig.disk.commits, rig.committer.generation) == (1, 1, 1)
+        rig.disk.full = True
+        rig.committer.touch()
+        await rig.advance(5)
+        assert rig.committer.problem
+        rig.disk.full = False
+        await rig.advance(24)
+        assert (rig.disk.commits, rig.committer.problem) == (2, "")
+        task.cancel()
+        await asyncio.wait([task])
