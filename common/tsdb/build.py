@@ -35,8 +35,8 @@ from common.tsdb.timelines import Times, encode_timelines
 
 ROWS: Final = 128
 SLOTS: Final = 480
-BATCH_CELLS: Final = 1 << 22
-"""Cells that are joined at once: 32 MB of values."""
+BATCH_CELLS: Final = 1 << 20
+"""Cells that are joined at once: 8 MB of values, and a few times that of what names their rows."""
 GROUP_WORDS: Final = 1 << 20
 """Words of a group of histograms, unless one alone has more."""
 MAX_BLOCK_BYTES: Final = 1 << 30

@@ -156,7 +156,7 @@ class Store:
             fresh += len(body)
             if fresh > often:
                 fresh = 0
-                if self._upkeep.crowded:
+                if self._upkeep.tight:
                     self._upkeep.pack()
             if segment.number != before:
                 before, numbers = segment.number, {}

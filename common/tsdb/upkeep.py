@@ -92,6 +92,12 @@ class Upkeep:
             return many or self._head.settled_size > self._options.seal_bytes
 
     @property
+    def tight(self) -> bool:
+        """Whether they take so much that they must be packed, be it while a start waits for it."""
+        with self._lock:
+            return self._head.settled_size > self._options.seal_bytes
+
+    @property
     def _full(self) -> bool:
         """Whether samples, packed or not, come near to the memory that they may take."""
         with self._lock:
