@@ -115,7 +115,7 @@ def ranges(timestamps: Iterable[NDArray[np.int64]], before: int) -> list[tuple[i
 
 def touched(low: int, high: int) -> NDArray[np.int64]:
     """A timestamp in each window that meets the two times (inclusive), for `ranges`."""
-    return np.arange(low // WINDOW, high // WINDOW + 1) * WINDOW
+    return np.arange(low // WINDOW, high // WINDOW + 1, dtype=np.int64) * WINDOW
 
 
 def due(newest: int, oldest: int) -> int | None:
