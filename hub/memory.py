@@ -10,9 +10,9 @@ MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 SHARE = 8
 """Recent samples may stay unpacked in this part of the limit, and decoded old ones in as much again."""
-HEAD_SHARE = 6
+HEAD_SHARE = 4
 """Recent samples, packed or not, with their labels, may take this part of the limit before more are refused: cutting
-them into a block takes about twice as much for a while, and queries and the program itself need the rest."""
+them into a block takes about as much again for a while, and queries and the program itself need the rest."""
 LEAST = 16 << 20
 LEAST_REMEMBERED, MOST_REMEMBERED = 100_000, 2_000_000
 RESULT_SHARE = 16

@@ -31,7 +31,7 @@ def test_unknown_memory_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("memory", "seal", "cache", "head"),
-    [(0, 16, 16, 0), (96, 16, 16, 32), (768, 96, 96, 128), (3072, 384, 256, 512), (24576, 3072, 256, 4096)],
+    [(0, 16, 16, 0), (64, 16, 16, 32), (512, 64, 64, 128), (2048, 256, 256, 512), (16384, 2048, 256, 4096)],
 )
 def test_bounds_grow_with_memory_and_the_cache_stops_at_its_most(memory: int, seal: int, cache: int, head: int) -> None:
     options = sized(StoreOptions(), memory * MIB)
