@@ -235,11 +235,12 @@ class Wal:
         with self._commit_lock:
             with self._lock:
                 batches = [(batch, batch.parts[:], batch.last) for batch in self._batches]
-            for batch, all_parts, last in batches:
-                if batch.file is None and all_parts:
-                    # A new file has to be made durable by name in any case.
-                    self._settle(batch, all_parts, last)
-                    continue
+            if any(batch.file is None and parts for batch, parts, _ in batches):
+                # A new file has to be made durable by name in any case; segments become durable in their order.
+                for batch, parts, last in batches:
+                    self._settle(batch, parts, last)
+                return
+            for batch, all_parts, _ in batches:
                 parts = all_parts[batch.written :]
                 if batch.file is None or not parts:
                     continue

@@ -3,6 +3,7 @@
 import errno
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,8 +61,8 @@ def clock() -> FakeClock:
     return FakeClock(START + 9 * DAY)
 
 
-def opened(path: Path, files: RecordingFiles | UnsyncedFiles | FaultyFiles) -> Store:
-    store = Store.open(path, OPTIONS, clock(), files)
+def opened(path: Path, files: RecordingFiles | UnsyncedFiles | FaultyFiles, segment: int = 600) -> Store:
+    store = Store.open(path, replace(OPTIONS, wal_segment_bytes=segment), clock(), files)
     store.add_schema(encode_schema(SCHEMA))
     return store
 
@@ -73,15 +74,20 @@ def append(store: Store, seq: int) -> None:
     store.append_histograms([(NATIVE, START + seq * STEP, histogram, 0)])
 
 
-def test_every_power_cut_leaves_a_store_that_starts_with_all_that_was_committed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("flush", "segment"), [(False, 600), (True, 600), (True, 2500)])
+def test_every_power_cut_leaves_a_store_that_starts_with_all_that_was_committed(
+    tmp_path: Path, flush: bool, segment: int
+) -> None:
     files = RecordingFiles(tmp_path / "data", UnsyncedFiles())
     seq = 0
     for _ in range(2):
-        store = opened(tmp_path / "data", files)
+        store = opened(tmp_path / "data", files, segment)
         for _ in range(3):
             for _ in range(4):
                 append(store, seq)
                 seq += 1
+                if flush:
+                    store.flush()
             store.commit()
             files.mark(seq)
         store.maintain()
