@@ -40,12 +40,6 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def slower() -> float:
-    """By what to multiply a limit in real time that is to be kept, not to be met."""
-    return SLOWER
-
-
-@pytest.fixture
 def clock() -> FakeClock:
     """A clock that only the test moves."""
     return FakeClock()

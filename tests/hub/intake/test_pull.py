@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
-from common.config import Duration, Size
+from common.config import Size
 from common.errors import StorageError
 from common.frames.codec import encode
 from common.frames.model import MEDIA_TYPE, Epoch, FrameKey, Schema, SourceId, SubSchema, encode_schema
@@ -121,12 +121,12 @@ class Rig:
 
 
 @pytest_asyncio.fixture
-async def rig(tmp_path: Path, clock: FakeClock, slower: float) -> AsyncIterator[Rig]:
+async def rig(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Rig]:
     async with AsyncExitStack() as stack:
         store = Store.open(tmp_path, StoreOptions(), clock)
         stack.callback(store.close)
         lane = stack.enter_context(ThreadPoolExecutor(1))
-        config = BrambleConfig(pull_size_limit=Size(LIMIT), pull_timeout=Duration(int(200 * slower)))
+        config = BrambleConfig(pull_size_limit=Size(LIMIT))
         fleet = Fleet(config.pull_interval, config.lost_after)
         client = AgentClient(config.timeout, config.pull_size_limit)
         committer = Committer(store, lane, clock)
@@ -269,8 +269,6 @@ BAD: dict[str, tuple[Handler, str]] = {
     "half a frame": (answer(frame(0)[:-1]), "the answer ends inside a frame"),
     "a frame of another": (answer(frame(0, OTHER)), "the answer has a frame of another device (02020202)"),
     "flipped bit": (answer(bytes(FLIPPED)), "the hub can't use a frame of it (damaged): "),
-    "silence": (never, "context deadline exceeded: no complete answer within 200ms"),
-    "trickle": (trickle, "context deadline exceeded: no complete answer within 200ms"),
     "endless": (endless, "body size limit exceeded: more than 48.8 KiB"),
     "huge": (answer(b"x" * (LIMIT + 1)), "body size limit exceeded: 48.8 KiB announced, at most 48.8 KiB"),
     "hangs up": (hang_up, "it closed the connection without an answer"),
@@ -291,6 +289,22 @@ async def test_an_agent_that_answers_badly_is_marked_with_the_reason_and_another
     assert (bad.ok, good.ok) == (False, True)
     assert {instance for instance, _ in rig.samples()} == {"pi2:9100"}
     assert rig.fleet.status(bad, rig.clock.now(), rig.clock.monotonic()).state is State.UNREACHABLE
+
+
+@pytest.mark.parametrize("handler", [never, trickle])
+async def test_an_agent_that_does_not_end_its_answer_is_marked_and_holds_up_no_other(
+    rig: Rig, handler: Handler
+) -> None:
+    silent = await rig.device(Agent(federate=handler))
+    good = await rig.device(Agent(source=OTHER, frames={n: frame(n, OTHER) for n in range(5)}))
+    visit = asyncio.create_task(rig.puller.visit(silent.source))
+    assert await rig.visit(good) == ""
+    assert not visit.done()
+    visit.cancel()
+    rig.puller._client = AgentClient(timeout_ms=200, size_limit=LIMIT)
+    assert await rig.visit(silent) == "context deadline exceeded: no complete answer within 200ms"
+    assert rig.fleet.status(silent, rig.clock.now(), rig.clock.monotonic()).state is State.UNREACHABLE
+    assert {instance for instance, _ in rig.samples()} == {"pi2:9100"}
 
 
 async def test_an_agent_that_is_not_there_is_marked_with_the_reason(rig: Rig) -> None:
