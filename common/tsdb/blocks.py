@@ -219,8 +219,9 @@ class Blocks:
 def plan(blocks: Sequence[tuple[int, int, int]], before: int) -> Iterator[tuple[list[int], Shape]]:
     """Merges worth doing, most pressing first: positions in `blocks` (min, max, bytes) and the shape of the result.
 
-    Blocks of one window that overlap in time, or are many, are merged; then all of a day that ends before `before`,
-    unless all but one are few and small. Nothing is merged beyond 1 GiB.
+    `blocks` stand in order of rank, and what is merged has the lowest one. Blocks of one window that overlap in time,
+    or are many, are merged; then all of a day that ends before `before`, unless all but one are few and small. Nothing
+    is merged beyond 1 GiB.
     """
     windows: dict[int, list[int]] = {}
     days: dict[int, list[int]] = {}
@@ -235,7 +236,7 @@ def plan(blocks: Sequence[tuple[int, int, int]], before: int) -> Iterator[tuple[
         worth = len(members) > 4 or sum(sizes[:-1]) * 8 > sizes[-1]
         if len(members) > 1 and worth and (day + 1) * DAY <= before and sum(sizes) < 1 << 30:
             yield members, DAY_SHAPE
-    for members in windows.values():
+    for members in (run for window in windows.values() for run in _runs(window, blocks)):
         overlapping = [
             i
             for i in members
@@ -245,6 +246,21 @@ def plan(blocks: Sequence[tuple[int, int, int]], before: int) -> Iterator[tuple[
             yield overlapping, Shape()
         elif len(members) > MAX_PER_WINDOW and sum(blocks[i][2] for i in members) < 1 << 30:
             yield members, Shape()
+
+
+def _runs(members: Sequence[int], blocks: Sequence[tuple[int, int, int]]) -> Iterator[list[int]]:
+    """Blocks of a window (ascending), parted where a merge would put samples before those of a larger block's rank."""
+    run: list[int] = []
+    for each in members:
+        low, high, _ = blocks[each]
+        if run and any(
+            between not in members and blocks[between][0] <= high and blocks[between][1] >= low
+            for between in range(run[0] + 1, each)
+        ):
+            yield run
+            run = []
+        run.append(each)
+    yield run
 
 
 @dataclass(frozen=True, slots=True, eq=False)

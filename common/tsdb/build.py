@@ -139,7 +139,7 @@ class BlockWriter:
     def _line(self, times: NDArray[np.int64], stale: NDArray[np.bool_] | None) -> int:
         if stale is not None and not stale.any():
             stale = None
-        digest = hashlib.blake2b(times.tobytes(), digest_size=16)
+        digest = hashlib.blake2b(times.tobytes(), digest_size=16, salt=b"" if stale is None else b"stale")
         if stale is not None:
             digest.update(stale.tobytes())
         number = self._lines.setdefault(digest.digest(), len(self._lines))

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,4 +128,4 @@ def outside(frame: Frame, low: int, high: int) -> Frame:
     """The slots of a frame that are not between the two times (inclusive)."""
     keep = np.flatnonzero((frame.timestamps < low) | (frame.timestamps > high))
     presence = None if frame.presence is None else frame.presence[:, keep]
-    return Frame(frame.header, frame.timestamps[keep], frame.values[:, keep], presence)
+    return replace(frame, timestamps=frame.timestamps[keep], values=frame.values[:, keep], presence=presence)

@@ -152,7 +152,9 @@ class Store:
                 self._head.histograms.settle(block.max + 1)
         before, numbers = -1, dict[int, int]()
         often, fresh = min(LOOK_BYTES, self._options.seal_bytes), 0
-        for segment, oldest, kind, body in self._wal.recover(self._quarantine.put):
+        # Blocks tell by its number whether they hold what is in a segment: that must be true if the log was lost, too.
+        least = max((block.footer.log for block in self._blocks.current), default=1) - 1
+        for segment, oldest, kind, body in self._wal.recover(self._quarantine.put, least):
             fresh += len(body)
             if fresh > often:
                 fresh = 0
@@ -237,8 +239,9 @@ class Store:
         if (header.epoch, header.seq) in source.ledger:
             return NO_TIME
         last = header.last if header.slots else NO_TIME
-        if Flags.PROVISIONAL in header.flags:
-            # It may stand elsewhere by now than its header says: taking it again costs a repeat at worst.
+        if Flags.PROVISIONAL in header.flags or not header.slots:
+            # It may stand elsewhere by now than its header says: taking it again costs a repeat at worst. A frame
+            # without slots may bring a correction, which no block has.
             covered: list[tuple[int, int]] = []
         else:
             covered = self._blocks.covers(segment.number, header.first, header.last)

@@ -134,15 +134,19 @@ class Wal:
         self.pending = 0
         """Bytes appended and not yet durable."""
 
-    def recover(self, quarantine: Callable[[str, bytes], None]) -> Iterator[tuple[Segment, bool, int, memoryview]]:
+    def recover(
+        self, quarantine: Callable[[str, bytes], None], least: int = 0
+    ) -> Iterator[tuple[Segment, bool, int, memoryview]]:
         """All readable records as (segment, whether it is the oldest, type, body), oldest first; `loss` has the rest.
 
-        Bytes after the last good record of the last segment are cut off; damage elsewhere goes to `quarantine`.
+        Bytes after the last good record of the last segment are cut off; damage elsewhere goes to `quarantine`. Numbers
+        of new segments come after `least`, too.
         """
+        self._number = least
         found = sorted((int(p.stem), p) for p in self._directory.glob("*.wal") if p.stem.isdigit())
         for number, path in found:
             data = path.read_bytes()
-            self._number = number
+            self._number = max(self._number, number)
             newest, oldest = number == found[-1][0], number == found[0][0]
             if len(data) < HEADER.size or data[:4] != MAGIC or HEADER.unpack_from(data)[1] != VERSION:
                 self._damage(quarantine, path, data, 0, len(data), newest)

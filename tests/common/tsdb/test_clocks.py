@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import FrameError
-from common.frames.codec import encode
+from common.frames.codec import decode, encode
 from common.frames.model import (
     NO_SCHEMA,
     Correction,
@@ -24,6 +24,7 @@ from common.labels import Labels
 from common.sample import Millis
 from common.testing import FakeClock
 from common.tsdb.clocks import decode_correction, encode_correction
+from common.tsdb.cut import outside
 from common.tsdb.memory import read_all
 from common.tsdb.options import Outcome, StoreOptions
 from common.tsdb.store import Store
@@ -118,6 +119,24 @@ def test_moved_samples_survive_the_cut_of_a_block_and_a_restart(tmp_path: Path) 
 
 
 FAR = Millis(NOW * 2)
+
+
+def test_a_block_that_holds_the_time_zero_has_no_correction_passed_over(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    append(store, *FRAMES, correction(0, NOW))
+    store.append_loose(SourceId(b"l" * 16), [(ELSE.parts[0].rows[0], at, 1.0) for at in (0, NOW + 10_000)])
+    store.cut(NOW + 3000)
+    store.close()
+    store = open_store(tmp_path)
+    assert samples(store) == EXPECTED
+    store.close()
+
+
+def test_slots_that_a_block_holds_leave_a_frame_with_its_clock_record() -> None:
+    frame = decode(provisional(0, WRONG, 500, 1.0))
+    rest = outside(frame, WRONG, WRONG)
+    assert rest.timestamps.tolist() == [WRONG + 1000]
+    assert rest.provisional == frame.provisional
 
 
 def test_samples_that_wait_for_a_correction_are_in_no_block(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from common.errors import LimitError
@@ -10,7 +11,7 @@ from common.frames.model import SourceId
 from common.labels import Labels, Matcher, MatchType
 from common.sample import STALE_NAN, MetricMeta, MetricType, Millis
 from common.testing import FakeClock
-from common.tsdb.blocks import DAY, HOUR
+from common.tsdb.blocks import DAY, HOUR, plan
 from common.tsdb.memory import read_all
 from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
@@ -45,6 +46,11 @@ def everything(store: Store) -> dict[str, list[tuple[int, float | None]]]:
 def reopen(store: Store, clock: FakeClock, options: StoreOptions | None = None) -> Store:
     store.close()
     return Store.open(store.path, options or StoreOptions(retention_ms=0), clock)
+
+
+def random(count: int) -> list[float]:
+    found: list[float] = np.random.default_rng(1).random(count).tolist()
+    return found
 
 
 def fill(store: Store, times: range) -> dict[str, list[tuple[int, float | None]]]:
@@ -301,4 +307,42 @@ def test_a_writer_with_too_many_schemas_goes_on_with_loose_samples(tmp_path: Pat
         'a{job="j"}': [(1000, 1.0), (2000, None), (3000, 3.0)],
         'b{job="j"}': [(2000, 2.0), (3000, None)],
     }
+    store.close()
+
+
+def test_a_merge_puts_nothing_before_a_larger_block_that_came_between(store: Store, clock: FakeClock) -> None:
+    store.append_loose(SOURCE, [(A, START, 1.0), (A, START + 900, 1.0)])
+    store.cut(2**50)
+    # So much that the day is not written again for a little that came late.
+    backfill = [(B, at, value) for at, value in zip(range(START, START + DAY, 20_000), random(4320), strict=True)]
+    spread = [(B, START + DAY + at * HOUR, 1.0) for at in range(30)]
+    store.append_loose(SOURCE, [(A, START + 500, 3.0), *backfill, *spread])
+    store.cut(2**50)
+    store.append_loose(SOURCE, [(A, START + 500, 4.0), (A, START + 800, 4.0)])
+    store.cut(2**50)
+    wanted = [(START, 1.0), (START + 500, 3.0), (START + 800, 4.0), (START + 900, 1.0)]
+    assert everything(store)[str(A)] == wanted
+    store.maintain()
+    assert everything(store)[str(A)] == wanted
+
+
+def test_late_blocks_beside_a_larger_one_are_merged_in_runs(store: Store) -> None:
+    early, whole, late = (10, 20, 1), (0, DAY - 1, 1 << 20), (15, 30, 1)
+    assert [members for members, _ in plan([early, whole, late], 0)] == []
+    assert [members for members, _ in plan([early, early, whole, late, late, late], 0)] == [[0, 1], [3, 4, 5]]
+    assert [members for members, _ in plan([early, whole, late, late, late], 0)] == [[2, 3, 4]]
+
+
+def test_samples_are_not_taken_for_those_of_blocks_where_the_log_was_lost(store: Store, clock: FakeClock) -> None:
+    for at in range(3):
+        store.append_loose(SOURCE, [(A, START + at, 1.0)])
+        store.cut(2**50)
+    store.maintain()
+    store.close()
+    for path in (store.path / "wal").iterdir():
+        path.unlink()
+    store = reopen(store, clock)
+    store.append_loose(SOURCE, [(B, START + 1, 5.0)])
+    store = reopen(store, clock)
+    assert everything(store)[str(B)] == [(START + 1, 5.0)]
     store.close()
