@@ -15,6 +15,7 @@ FEATURES = frozenset(
         "promql-extended-range-selectors",
         "promql-binop-fill-modifiers",
         "promql-delayed-name-removal",
+        "promql-per-step-stats",
         "type-and-unit-labels",
     }
 )
@@ -40,7 +41,6 @@ IGNORED_FEATURES = frozenset(
         "old-ui",
         "otlp-deltatocumulative",
         "otlp-native-delta-ingestion",
-        "promql-per-step-stats",
         "remote-write-receiver",
         "use-uncached-io",
     }

@@ -17,9 +17,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from common.clock import Clock
 from common.errors import StorageError
 from common.logs import EventLog
+from common.promql.engine import Took
 from common.sample import Millis
 from common.times import rfc3339_millis
 
+NOTHING = Took()
 MAX_QUERY_BYTES = 1 << 20
 """Longer queries are cut in the log."""
 
@@ -43,15 +45,16 @@ class Logged:
     peak: int
     origin: Mapping[str, object]
     error: str = ""
+    took: Took = NOTHING
 
 
-def timings(queued: float, spent: float) -> dict[str, object]:
-    """Prometheus's timings of a query, as far as they are told apart: the evaluation is timed as a whole."""
+def timings(queued: float, spent: float, took: Took) -> dict[str, object]:
+    """Prometheus's timings of a query, in seconds: `spent` of the whole evaluation, `took` of its parts."""
     return {
         "evalTotalTime": spent,
-        "resultSortTime": 0,
-        "queryPreparationTime": 0,
-        "innerEvalTime": spent,
+        "resultSortTime": took.sorting,
+        "queryPreparationTime": took.preparing,
+        "innerEvalTime": took.evaluating,
         "execQueueTime": queued,
         "execTotalTime": queued + spent,
     }
@@ -74,7 +77,7 @@ def line(entry: Logged, now: Millis) -> bytes:
     if entry.error:
         fields["error"] = _text(entry.error, MAX_QUERY_BYTES)
     fields["stats"] = {
-        "timings": timings(entry.queued, entry.spent),
+        "timings": timings(entry.queued, entry.spent, entry.took),
         "samples": {"totalQueryableSamples": entry.samples, "peakSamples": entry.peak},
     }
     fields["spanID"] = "0000000000000000"

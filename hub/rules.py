@@ -37,7 +37,7 @@ from common.sample import Millis
 from common.tsdb.querier import Querier
 from common.tsdb.store import Store
 from common.tsdb.writer import SourceWriter
-from hub.query_log import Logged, QueryLog
+from hub.query_log import NOTHING, Logged, QueryLog
 
 _log = EventLog("rules")
 
@@ -417,10 +417,10 @@ def evaluator(engine: Engine, querier: Querier, log: QueryLog | None = None, clo
             error = str(err)
             raise
         finally:
-            read, peak = (result.samples_read, result.peak_samples) if result else (0, 0)
+            read, peak, took = (result.samples, result.peak_samples, result.took) if result else (0, 0, NOTHING)
             origin = {"ruleGroup": {"file": group.file, "name": group.name}}
             spent = clock.monotonic() - began
-            log.write(Logged(rule.query, time, time, 0, 0.0, spent, read, peak, origin, error))
+            log.write(Logged(rule.query, time, time, 0, 0.0, spent, read, peak, origin, error, took))
         return result
 
     def evaluate(rule: Rule, group: Group, time: Millis) -> Vector:

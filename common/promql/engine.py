@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -23,11 +23,12 @@ from common.promql.matrix import (
     Matrix,
     Notes,
     Series,
+    Times,
     has_duplicates,
     remove_names,
     sort_by_labels,
 )
-from common.promql.mixed import MixedSeries, split
+from common.promql.mixed import MixedSeries, split, window_loads
 from common.promql.parser import parse
 from common.promql.preprocess import Resolver, counted_selectors, unwrap
 from common.promql.stepnotes import StepNote
@@ -36,6 +37,8 @@ from common.tsdb.querier import Querier, SelectHints
 
 DELAYED_NAME_REMOVAL = "promql-delayed-name-removal"
 TYPE_AND_UNIT_LABELS = "type-and-unit-labels"
+PER_STEP_STATS = "promql-per-step-stats"
+"""Switches nothing in the engine, which always counts; the API tells samples by step if it is on."""
 
 _TYPE_NAMES = {
     ValueType.MATRIX: "range vector",
@@ -63,6 +66,18 @@ class EngineOptions:
     features: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True)
+class Took:
+    """Seconds of preparing a query (parsing, settling `@` and durations), evaluating it, sorting its result."""
+
+    preparing: float = 0.0
+    evaluating: float = 0.0
+    sorting: float = 0.0
+
+    def __add__(self, other: "Took") -> "Took":
+        return Took(self.preparing + other.preparing, self.evaluating + other.evaluating, self.sorting + other.sorting)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
     """What a query gave: `type` says which field holds it.
@@ -80,11 +95,25 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     infos: list[str] = field(default_factory=list)
     samples_read: int = 0
+    """Samples that storage gave, each once."""
     peak_samples: int = 0
+    """The most samples and cells held at once: what --query.max-samples limits."""
+    loaded: Times = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Samples looked at for each step, int64 [K], as Prometheus counts them (totalQueryableSamplesPerStep).
+
+    A sample counts at every step whose value or window it is in, a histogram as often as its size has room for floats;
+    what a subquery looks at does not count, but its results in each window do.
+    """
+    took: Took = field(default_factory=Took)
     native: bool = False
     """Whether native histograms were looked at."""
     step_note: StepNote | None = None
     """The only annotation, if it is known at which steps it arises."""
+
+    @property
+    def samples(self) -> int:
+        """Samples looked at for all steps (totalQueryableSamples)."""
+        return int(self.loaded.sum())
 
 
 REMEMBERED_LENGTH = 4096
@@ -156,7 +185,8 @@ class Engine:
         cancel: Callable[[], bool] | None,
         matrix: bool = False,
     ) -> Result:
-        options = self.options
+        options, now = self.options, self._clock.monotonic
+        began = now()
         expr = _parsed(query, options.features) if isinstance(query, str) else query
         kind = value_type(expr)
         if matrix and kind not in (ValueType.SCALAR, ValueType.VECTOR):
@@ -177,20 +207,22 @@ class Engine:
         )
         ev = Evaluator(querier, setting, Notes(query if isinstance(query, str) else ""), budget, HANDLERS, self._cache)
         expr = unwrap(Resolver(start, end, step if matrix else 0)(expr))
-        result = _evaluate(ev, expr, kind, Steps(start, end, step), matrix)
-        return Result(
-            type=result.type,
+        steps = Steps(start, end, step)
+        prepared = now()
+        unsorted = _evaluate(ev, expr, kind, steps, matrix)
+        evaluated = now()
+        result = _sorted(unsorted)
+        return replace(
+            result,
             timestamp=end,
-            matrix=result.matrix,
-            scalar=result.scalar,
-            string=result.string,
-            series=result.series,
             warnings=list(ev.notes.warnings),
             infos=list(ev.notes.infos),
             samples_read=budget.read,
             peak_samples=budget.peak,
+            loaded=steps.loaded,
+            took=Took(prepared - began, evaluated - prepared, now() - evaluated),
             native=ev.notes.native,
-            step_note=_only_note(ev.notes, Steps(start, end, step).count),
+            step_note=_only_note(ev.notes, steps.count),
         )
 
 
@@ -212,6 +244,7 @@ def _only_note(notes: Notes, count: int) -> StepNote | None:
 
 
 def _evaluate(ev: Evaluator, expr: Expr, kind: ValueType, steps: Steps, matrix: bool) -> Result:
+    """The value of `expr`, a matrix not sorted yet."""
     if kind is ValueType.STRING:
         return Result(ValueType.STRING, steps.start, string=ev.string(expr))
     if kind is ValueType.MATRIX:
@@ -221,13 +254,20 @@ def _evaluate(ev: Evaluator, expr: Expr, kind: ValueType, steps: Steps, matrix: 
     result = remove_names(ev.vector(expr, steps)).without_empty()
     if has_duplicates(result.labels):
         raise QueryError(SAME_LABELSET)
-    if not matrix:
-        return Result(ValueType.VECTOR, steps.start, matrix=result)
-    return Result(ValueType.MATRIX, steps.start, matrix=sort_by_labels(result))
+    return Result(ValueType.MATRIX if matrix else ValueType.VECTOR, steps.start, matrix=result)
+
+
+def _sorted(result: Result) -> Result:
+    """The result, its series sorted by labels if it is a matrix."""
+    if result.type is not ValueType.MATRIX:
+        return result
+    if result.matrix is not None:
+        return replace(result, matrix=sort_by_labels(result.matrix))
+    return replace(result, series=tuple(sorted(result.series, key=_by_labels)))
 
 
 def _raw(ev: Evaluator, expr: Expr, steps: Steps) -> tuple[Series, ...]:
-    """A range vector at one instant, sorted by labels."""
+    """A range vector at one instant."""
     found: list[Series] = []
     if isinstance(expr, Subquery):
         ends = ev.reference_times(expr.offset, expr.timestamp, steps)
@@ -235,6 +275,8 @@ def _raw(ev: Evaluator, expr: Expr, steps: Steps) -> tuple[Series, ...]:
         if inner is None:
             return ()
         result = remove_names(ev.vector(expr.expr, inner)).without_empty()
+        # Here the samples behind a subquery's results count, not these.
+        steps.load(int(inner.loaded.sum()))
         for row, (labels, values, there) in enumerate(zip(result.labels, result.values, result.presence, strict=True)):
             cells = None if result.histograms is None else result.histograms[row, there]
             found.append(Series(labels, result.timestamps[there], values[there], cells))
@@ -249,18 +291,22 @@ def _raw(ev: Evaluator, expr: Expr, steps: Steps) -> tuple[Series, ...]:
             for part in selectors.uniform(batch, 1):
                 if extends:
                     ev.budget.hold(part.values.size)
+                    steps.load(part.without_stale().values.size)
                     lookback, smoothed = ev.setting.lookback, expr.selector.smoothed
                     found.extend(extended.extended_series(part, start, end, lookback, smoothed))
                     continue
                 rows = part.without_stale()
                 ev.budget.hold(rows.values.size)
+                steps.load(rows.values.size)
                 found.extend(
                     Series(labels, rows.times, np.array(values))
                     for labels, values in zip(rows.labels, rows.values, strict=True)
                     if len(rows.times)
                 )
-        found.extend(series.raw(start, end) for series in mixed.values())
-    return tuple(sorted((series for series in found if len(series.timestamps)), key=_by_labels))
+        for series in mixed.values():
+            steps.load(window_loads(series, np.array([start]), np.array([end])))
+            found.append(series.raw(start, end))
+    return tuple(series for series in found if len(series.timestamps))
 
 
 def _by_labels(series: Series) -> tuple[tuple[str, str], ...]:

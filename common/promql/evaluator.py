@@ -39,7 +39,7 @@ from common.promql.matrix import (
     merge_same_labels,
     scalar,
 )
-from common.promql.mixed import MixedSeries, instant, instant_seconds, split, with_resets
+from common.promql.mixed import MixedSeries, instant, instant_seconds, loads, split, with_resets
 from common.promql.mixed_extended import smoothed_instant
 from common.promql.preprocess import step_invariant, unwrap
 from common.promql.typecheck import value_type
@@ -70,6 +70,15 @@ class Steps:
     def first(self) -> "Steps":
         """Only the first instant."""
         return Steps(self.start, self.start, self.step)
+
+    @cached_property
+    def loaded(self) -> Times:
+        """Samples that were looked at for each instant, int64 [K]: see `engine.Result.loaded`."""
+        return np.zeros(self.count, dtype=np.int64)
+
+    def load(self, counts: Times | int) -> None:
+        """Count samples looked at for each instant (int64 [K], or one number for all)."""
+        self.loaded[:] += counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +149,11 @@ class Evaluator:
         self.budget.check()
         expr = unwrap(expr)
         if steps.count > 1 and not isinstance(expr, NumberLiteral | StringLiteral) and step_invariant(expr):
-            for part in self.stream(expr, steps.first()):
+            once = steps.first()
+            for part in self.stream(expr, once):
                 yield part.broadcast(steps.times)
+            # Counted at every step, though looked at once: so does Prometheus.
+            steps.load(once.loaded)
             return
         match expr:
             case NumberLiteral():
@@ -195,10 +207,11 @@ class Evaluator:
             if single:
                 part = selectors.newest(batch, steps.times)
                 if part is not None:
+                    steps.load(int(np.count_nonzero(part.presence[:, 0])))
                     yield part
                 continue
             if not node.smoothed:
-                for part in selectors.instants(batch, at, lookback, steps.times):
+                for part in selectors.instants(batch, at, lookback, steps):
                     self.budget.check()
                     yield part
                 continue
@@ -206,6 +219,7 @@ class Evaluator:
                 self.budget.check()
                 part = selectors.smoothed(rows, at, lookback, steps.times)
                 if part is not None:
+                    steps.load(part.presence.sum(axis=0))
                     yield part
         for series in mixed.values():
             self.budget.check()
@@ -214,6 +228,7 @@ class Evaluator:
             else:
                 part = instant(series, at, lookback, steps.times)
             if part is not None:
+                steps.load(loads(part))
                 yield part
 
     def instant_seconds(self, node: VectorSelector, steps: Steps, starts: bool) -> Iterator[Matrix]:
@@ -227,10 +242,12 @@ class Evaluator:
                 self.budget.check()
                 part = value(rows, at, lookback, steps.times)
                 if part is not None:
+                    steps.load(part.presence.sum(axis=0))
                     yield part
         for series in mixed.values():
             part = instant_seconds(series, at, lookback, steps.times, starts)
             if part is not None:
+                steps.load(part.presence[0])
                 yield part
 
     # Names

@@ -6,10 +6,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from common.histogram import FloatHistogram, ResetHint, detected_hints
+from common.histogram_spans import to_spans
 from common.labels import Labels
+from common.promql import windows
 from common.promql.matrix import Bools, Cells, Floats, Matrix, Series, Times
 from common.promql.selectors import Rows
 from common.tsdb.querier import RowBatch, ValueKind
+
+HISTOGRAM_BYTES = 168
+"""Bytes of Prometheus's histograms of floats without buckets, which take eight each, as spans and bounds do."""
+SAMPLE_BYTES = 16
+"""Bytes of its samples."""
 
 _NO_TIMES: Times = np.empty(0, dtype=np.int64)
 
@@ -134,6 +141,42 @@ def instant(series: MixedSeries, at: Times, lookback: int, timestamps: Times) ->
     if not there.any():
         return None
     return Matrix([series.labels], values[None], there[None], timestamps, cells[None])
+
+
+def loads(matrix: Matrix) -> Times:
+    """What the samples of a matrix count for in a query's statistics, at each step; int64 [K]: see `weights`."""
+    total: Times = matrix.presence.sum(axis=0, dtype=np.int64)
+    mask = matrix.is_histogram()
+    if mask is not None and matrix.histograms is not None:
+        extra = np.zeros(mask.shape, dtype=np.int64)
+        extra[mask] = weights(matrix.histograms[mask]) - 1
+        total += extra.sum(axis=0)
+    return total
+
+
+def window_loads(series: MixedSeries, starts: Times, ends: Times) -> Times:
+    """What the samples with start < time <= end count for in a query's statistics, for each window; int64 [K]."""
+    real = series.real()
+    lo, hi = windows.bounds(real.floats.times, starts, ends)
+    total: Times = (hi - lo).astype(np.int64)
+    if len(real.histograms.times):
+        sums = np.concatenate([[0], np.cumsum(weights(np.asarray(real.histograms.values)))])
+        lo, hi = windows.bounds(real.histograms.times, starts, ends)
+        total += sums[hi] - sums[lo]
+    return total
+
+
+def weights(cells: Cells) -> Times:
+    """How many floats' room each histogram [N] takes in Prometheus, which counts it for so many samples; int64 [N]."""
+    return np.fromiter((_weight(cell) for cell in cells), np.int64, len(cells))
+
+
+def _weight(histogram: FloatHistogram) -> int:
+    words = len(histogram.custom)
+    for side in (histogram.positive, histogram.negative):
+        spans, counts = to_spans(side)
+        words += len(spans) + len(counts)
+    return (HISTOGRAM_BYTES + 8 * words + 8) // SAMPLE_BYTES
 
 
 def newest(series: MixedSeries, at: Times) -> tuple[np.ndarray, Times, Bools]:

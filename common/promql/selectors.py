@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from common.labels import Labels
 from common.promql import stacks, windows
 from common.promql.matrix import Bools, Cells, Floats, Matrix, Times
 from common.tsdb.querier import RowBatch, Timelines
+
+if TYPE_CHECKING:
+    from common.promql.evaluator import Steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,11 +98,13 @@ def by_length(batch: RowBatch) -> Iterator[Rows]:
         yield Rows(labels, values, lines.times[0, :length] if alone else lines.times[of, :length])
 
 
-def instants(batch: RowBatch, at: Times, lookback: int, timestamps: Times) -> Iterator[Matrix]:
-    """Each row's value at the instants `at` [K], as steps `timestamps`, in blocks of those rows that have any."""
+def instants(batch: RowBatch, at: Times, lookback: int, steps: "Steps") -> Iterator[Matrix]:
+    """Each row's value at the instants `at` [K], as `steps`, in blocks of those rows that have any."""
+    timestamps = steps.times
     lines = Timelines.of(batch.timelines)
     found, pattern_of = stacks.patterns(lines, at - lookback, at)
     there_of = _present(lines, found, pattern_of)
+    steps.load(_samples(batch, lines, found, pattern_of, there_of))
     for stack in stacks.stacks(batch, pattern_of, len(at)):
 
         def value(values: Floats, line_of: NDArray[np.intp], pattern: int) -> Floats:
@@ -124,6 +130,20 @@ def _present(lines: Timelines, found: Sequence[stacks.Pattern], pattern_of: NDAr
             newest = np.maximum(found[pattern_of[line]].hi - 1, 0)
             there[line] &= ~lines.stale[line, newest]
     return there
+
+
+def _samples(
+    batch: RowBatch, lines: Timelines, found: Sequence[stacks.Pattern], pattern_of: NDArray[np.intp], there_of: Bools
+) -> Times:
+    """How many rows have a sample at each step, int64 [K]; `there_of` says so of each line."""
+    rows = np.bincount(batch.timeline_of, minlength=len(lines))
+    total = np.zeros(there_of.shape[1], np.int64)
+    marked = np.zeros(len(lines), np.bool_) if lines.stale is None else lines.stale.any(axis=1)
+    for number, pattern in enumerate(found):
+        total += rows[(pattern_of == number) & ~marked].sum() * (pattern.hi > pattern.lo)
+    if marked.any():
+        total += rows[marked] @ there_of[marked]
+    return total
 
 
 def positions(rows: Rows, at: Times, lookback: int) -> tuple[NDArray[np.intp], Bools]:

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from common.promql.engine import DELAYED_NAME_REMOVAL, TYPE_AND_UNIT_LABELS
+from common.promql.engine import DELAYED_NAME_REMOVAL, PER_STEP_STATS, TYPE_AND_UNIT_LABELS
 from common.promql.signatures import AGGREGATORS, FEATURES, FUNCTIONS
 from common.rules.template import FUNCTIONS as TEMPLATE_FUNCTIONS
 from hub.api import encode
@@ -35,7 +35,7 @@ def supported(
             "subqueries": True,
             **{
                 name.removeprefix("promql-").replace("-", "_"): name in enabled
-                for name in sorted({*FEATURES, DELAYED_NAME_REMOVAL, TYPE_AND_UNIT_LABELS})
+                for name in sorted({*FEATURES, DELAYED_NAME_REMOVAL, PER_STEP_STATS, TYPE_AND_UNIT_LABELS})
             },
         },
         "promql_functions": {name: experimental or not FUNCTIONS[name].experimental for name in sorted(FUNCTIONS)},

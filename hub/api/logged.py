@@ -11,7 +11,7 @@ from common.promql.engine import Result
 from common.promql.errors import ParseError
 from hub.api.envelope import ApiError, ErrorType
 from hub.api.keys import STATE
-from hub.query_log import Logged
+from hub.query_log import NOTHING, Logged
 
 
 @dataclass(slots=True)
@@ -72,10 +72,11 @@ def _entry(request: web.Request, query: Query, queued: float, spent: float, erro
         step=query.step,
         queued=queued,
         spent=spent,
-        samples=query.result.samples_read if query.result else 0,
+        samples=query.result.samples if query.result else 0,
         peak=query.result.peak_samples if query.result else 0,
         origin={
             "httpRequest": {"clientIP": request.remote or "", "method": request.method, "path": request.path},
         },
         error=error,
+        took=query.result.took if query.result else NOTHING,
     )

@@ -7,12 +7,13 @@ from functools import lru_cache
 from itertools import chain
 from typing import assert_never
 
+import numpy as np
 from aiohttp import web
 
 from common.errors import BrambleError, FormatError, QueryCanceledError, QueryError
 from common.logs import EventLog
 from common.promql.ast import Expr, ValueType
-from common.promql.engine import DELAYED_NAME_REMOVAL, Result
+from common.promql.engine import DELAYED_NAME_REMOVAL, PER_STEP_STATS, Result
 from common.promql.errors import ParseError
 from common.promql.locality import Reach, is_knowable, is_local, reach
 from common.promql.matrix import Matrix
@@ -112,6 +113,7 @@ async def _answer(
     state = request.app[STATE]
     limit, timeout = limit_param(form), _timeout(state, form)
     clock, with_stats, asked = state.clock, bool(form.get("stats")), query.asked
+    per_step = form.get("stats") == "all" and PER_STEP_STATS in state.engine.options.features
 
     coding = choose(request.headers.get("Accept-Encoding", ""))
 
@@ -128,7 +130,11 @@ async def _answer(
             cut = len(result.labels) > limit
             pieces = envelope(_encode_extent(result, limit), [TRUNCATED] if cut else (), result.infos)
         else:
-            stats = _stats(result, began - asked, clock.monotonic() - began) if with_stats else b""
+            stats = (
+                _stats(result, began - asked, clock.monotonic() - began, query if per_step else None)
+                if with_stats
+                else b""
+            )
             body, cut = encode_result(result, limit, stats)
             pieces = envelope(body, [*result.warnings, TRUNCATED] if cut else result.warnings, result.infos)
         packed = pack(_until(pieces, cancel), coding)
@@ -140,7 +146,7 @@ async def _answer(
     finally:
         spent = clock.monotonic() - asked
         if query.result is not None:
-            request.app[RUNNER].samples.inc(query.result.samples_read)
+            request.app[RUNNER].samples.inc(query.result.samples)
         slow = state.slow_query_ms()
         if slow and spent * 1000 >= slow:
             request.app[RUNNER].slow.inc()
@@ -245,8 +251,13 @@ async def _cached(
         def part(start: int, end: int) -> Result:
             result, before = evaluate(cancel, start, end), query.result
             if before is not None:
-                read = before.samples_read + result.samples_read
-                result = replace(result, samples_read=read, peak_samples=max(before.peak_samples, result.peak_samples))
+                result = replace(
+                    result,
+                    samples_read=before.samples_read + result.samples_read,
+                    loaded=np.concatenate([before.loaded, result.loaded]),
+                    peak_samples=max(before.peak_samples, result.peak_samples),
+                    took=before.took + result.took,
+                )
             query.result = result
             return result
 
@@ -303,10 +314,17 @@ async def parse_query(request: web.Request) -> web.StreamResponse:
     return success(encode.text(to_json(_parsed(form.get("query", ""), request.app[STATE].engine.options.features))))
 
 
-def _stats(result: Result, queued: float, spent: float) -> bytes:
-    """`,"stats":…` as Prometheus's `stats=all`, as far as the engine tells: the evaluation is timed as a whole."""
-    samples = {"totalQueryableSamples": result.samples_read, "peakSamples": result.peak_samples}
-    return b',"stats":' + encode.text({"timings": timings(queued, spent), "samples": samples})
+def _stats(result: Result, queued: float, spent: float, steps: Query | None) -> bytes:
+    """`,"stats":…` as Prometheus has it, samples by step for the steps of a query, if given."""
+    samples: dict[str, object] = {}
+    if steps is not None:
+        times = range(steps.start, steps.start + len(result.loaded) * max(1, steps.step), max(1, steps.step))
+        samples["totalQueryableSamplesPerStep"] = [
+            [ms / 1000 if ms % 1000 else ms // 1000, count]
+            for ms, count in zip(times, result.loaded.tolist(), strict=True)
+        ]
+    samples |= {"totalQueryableSamples": result.samples, "peakSamples": result.peak_samples}
+    return b',"stats":' + encode.text({"timings": timings(queued, spent, result.took), "samples": samples})
 
 
 def encode_result(result: Result, limit: int = UNLIMITED, stats: bytes = b"") -> tuple[Iterable[bytes], bool]:

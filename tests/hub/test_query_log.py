@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from common.errors import StorageError
+from common.promql.engine import Took
 from common.testing import FakeClock
 from hub.query_log import Logged, QueryLog, line
 
@@ -21,6 +22,7 @@ ENTRY = Logged(
     spent=0.5,
     samples=8,
     peak=9,
+    took=Took(0.125, 0.25, 0.0625),
     origin={"ruleGroup": {"file": "r.yml", "name": "g"}},
 )
 
@@ -67,9 +69,9 @@ def test_a_line_has_the_fields_of_prometheus() -> None:
         "stats": {
             "timings": {
                 "evalTotalTime": 0.5,
-                "resultSortTime": 0,
-                "queryPreparationTime": 0,
-                "innerEvalTime": 0.5,
+                "resultSortTime": 0.0625,
+                "queryPreparationTime": 0.125,
+                "innerEvalTime": 0.25,
                 "execQueueTime": 0.25,
                 "execTotalTime": 0.75,
             },

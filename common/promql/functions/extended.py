@@ -11,7 +11,7 @@ from common.labels import Labels
 from common.promql import mixed_extended, selectors, window_rates, windows
 from common.promql.ast import Call, MatrixSelector, VectorSelector
 from common.promql.matrix import Bools, Floats, Matrix, Series, Times
-from common.promql.mixed import MixedSeries, Samples, split
+from common.promql.mixed import MixedSeries, Samples, split, window_loads
 from common.promql.preprocess import unwrap
 from common.tsdb.querier import SelectHints
 
@@ -69,12 +69,15 @@ def apply(ev: "Evaluator", node: Call, source: MatrixSelector, steps: "Steps") -
             rows = raw.without_stale()
             if not len(rows.times):
                 continue
+            lo, hi = windows.bounds(rows.times, starts - before, ends + behind)
+            steps.load(len(rows.labels) * (hi - lo))
             values, there = compute(rows.values, rows.times)
             if there.any():
                 yield Matrix(rows.labels, values, there, steps.times)
     position = unwrap(node.args[0]).span.start
     for series in mixed.values():
         ev.budget.check()
+        steps.load(window_loads(series, starts - before, ends + behind))
 
         def of_floats(floats: Samples) -> tuple[Floats, Bools]:
             values, there = compute(np.asarray(floats.values, dtype=np.float64)[None], floats.times)

@@ -137,6 +137,7 @@ def _fetch(ev: "Evaluator", node: Call, wanted: _Wanted, keys: set[Labels], step
             for rows in selectors.uniform(batch, steps.count):
                 part = selectors.instant_times(rows, at, ev.setting.lookback, steps.times)
                 if part is not None:
+                    steps.load(part.presence.sum(axis=0))
                     parts.append(part)
     return concat(parts, steps.times)
 

@@ -14,7 +14,7 @@ from common.promql.ast import Call, MatrixSelector, Subquery
 from common.promql.functions import extended, mixed_ranges
 from common.promql.gotext import quote, short_float
 from common.promql.matrix import Bools, Floats, Matrix, Times
-from common.promql.mixed import MixedSeries, Samples, from_matrix, split
+from common.promql.mixed import MixedSeries, Samples, from_matrix, split, window_loads
 from common.promql.preprocess import unwrap
 from common.tsdb.querier import RowBatch, SelectHints, Timelines
 
@@ -200,6 +200,7 @@ def _apply(
                 lo, hi = np.zeros(steps.count, dtype=np.intp), np.full(steps.count, size, dtype=np.intp)
             else:
                 lo, hi = windows.bounds(rows.times, starts, ends)
+            steps.load(len(rows.labels) * (hi - lo))
             enough = hi - lo >= function.least
             born = None
             if rows.starts is not None and function.counter:
@@ -229,6 +230,7 @@ def _apply(
 
     for series in mixed.values():
         ev.budget.check()
+        steps.load(window_loads(series, starts, ends))
 
         def of_floats(floats: Samples, series: MixedSeries = series) -> tuple[Floats, int]:
             rows = selectors.Rows([series.labels], np.asarray(floats.values, dtype=np.float64)[None], floats.times)
@@ -254,6 +256,8 @@ def _together(
     found, pattern_of = stacks.patterns(lines, starts, ends)
     enough: Bools = np.array([pattern.hi - pattern.lo >= function.least for pattern in found], np.bool_)
     some = np.flatnonzero(enough.any(axis=1))
+    for pattern, rows in zip(found, np.bincount(pattern_of[batch.timeline_of], minlength=len(found)), strict=True):
+        steps.load(rows * (pattern.hi - pattern.lo))
 
     def kernel(values: Floats, line_of: NDArray[np.intp], pattern: int) -> Floats:
         lo, hi = found[pattern].lo, found[pattern].hi

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from common.errors import QueryCanceledError, QueryError, QueryLimitError, QueryTimeoutError
+from common.histogram import FloatHistogram, side
 from common.labels import Labels
 from common.promql.ast import ValueType
 from common.promql.engine import Engine, EngineOptions
 from common.promql.errors import ParseError
 from common.promql.parser import parse
+from common.promql.promqltest_store import ScriptStore
+from common.sample import STALE_NAN
 from common.testing import FakeClock
 from common.tsdb.memory import MemoryQuerier
 
@@ -100,6 +103,69 @@ def test_a_fold_needs_only_its_groups_in_memory(querier: MemoryQuerier) -> None:
     result = Engine(EngineOptions(max_samples=100)).range(querier, "sum(m)", 0, 20 * MINUTE, MINUTE)
     assert result.peak_samples <= 100
     assert result.samples_read == 210
+
+
+@pytest.mark.parametrize(
+    ("query", "counts"),
+    [
+        ("m", [0, 10, 10, 10]),
+        ('m{i="3"} + on () group_right m', [0, 11, 11, 11]),
+        ("sum by (half) (m offset 1m)", [0, 0, 10, 10]),
+        ("count_over_time(m[2m])", [0, 10, 20, 20]),
+        ("sum(rate(m[150s]))", [0, 10, 20, 30]),
+        ("m @ 120", [10, 10, 10, 10]),
+        ("rate(m[2m] @ 120)", [20, 20, 20, 20]),
+        ("max_over_time(m[2m:30s])", [0, 10, 30, 40]),
+        ("max_over_time(rate(m[2m])[2m:1m])", [0, 0, 10, 20]),
+        ("sum_over_time(vector(1)[2m:1m])", [2, 2, 2, 2]),
+        ("timestamp(m)", [0, 10, 10, 10]),
+        ("absent(nope) + 1", [0, 0, 0, 0]),
+        ("scalar(m) + time()", [0, 10, 10, 10]),
+        ("quantile(scalar(m{i='0'}), m)", [0, 11, 11, 11]),
+    ],
+)
+def test_samples_count_at_every_step_that_looks_at_them(querier: MemoryQuerier, query: str, counts: list[int]) -> None:
+    engine = Engine(EngineOptions(default_step_ms=MINUTE))
+    result = engine.range(querier, query, -MINUTE + 1, 2 * MINUTE + 1, MINUTE)
+    assert result.loaded.tolist() == counts
+    assert result.samples == sum(counts)
+    singles = [engine.instant(querier, query, at * MINUTE + 1).samples for at in range(-1, 3)]
+    if "@" not in query:
+        assert singles == counts
+
+
+@pytest.mark.parametrize(("query", "count"), [("m[150s]", 30), ("m[3m:1m]", 30), ("sum(m)[3m:1m]", 30), ('"m"', 0)])
+def test_samples_of_a_range_vector_are_those_looked_at_for_it(
+    engine: Engine, querier: MemoryQuerier, query: str, count: int
+) -> None:
+    assert engine.instant(querier, query, 10 * MINUTE + 1).loaded.tolist() == [count]
+
+
+def test_preparing_evaluating_and_sorting_are_timed_apart(querier: MemoryQuerier) -> None:
+    class Ticking(FakeClock):
+        def monotonic(self) -> float:
+            self._move(super().monotonic() + 1)
+            return super().monotonic()
+
+    took = Engine(clock=Ticking()).range(querier, "m", 0, MINUTE, MINUTE).took
+    assert took.preparing >= 1
+    assert took.evaluating > 1  # the deadline is looked at meanwhile
+    assert took.sorting == 1
+
+
+def test_markers_and_gaps_count_for_nothing_and_histograms_by_their_size(engine: Engine) -> None:
+    store = ScriptStore()
+    labels = Labels.of(__name__="m")
+    store.add(labels, MINUTE, 1.0)
+    store.add(labels, 2 * MINUTE, STALE_NAN)
+    small = FloatHistogram(0, 3.0, 5.0, 1.0, 0.001, side(0, [1.0, 1.0]))
+    large = FloatHistogram(1, 19.0, 5.0, 0.0, 0.001, side(-3, [1.0] * 4), side(9, [1.0] * 15))
+    store.add_histogram(labels, 3 * MINUTE, small)
+    store.add_histogram(labels, 4 * MINUTE, large)
+    # 168 bytes and 8 for each span and bucket, and 8 for the time, of 16 a sample.
+    assert engine.range(store, "m", MINUTE, 4 * MINUTE, MINUTE).loaded.tolist() == [1, 0, 12, 21]
+    assert engine.range(store, "last_over_time(m[3m])", MINUTE, 4 * MINUTE, MINUTE).loaded.tolist() == [1, 1, 13, 33]
+    assert engine.instant(store, "m[4m]", 4 * MINUTE).samples == 34
 
 
 def test_a_result_that_is_too_large_is_refused_before_it_is_there(querier: MemoryQuerier) -> None:

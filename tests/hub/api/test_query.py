@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from common.labels import Labels
+from common.promql.engine import Engine, EngineOptions
 from common.tsdb.memory import MemoryQuerier
 from hub.query_log import QueryLog
 from tests.hub.api.conftest import T0, Api
@@ -174,7 +175,23 @@ async def test_stats_count_samples_and_time_if_asked_for(api: Api) -> None:
     data = await api.data("/api/v1/query", query="temp", time=str(T0 / 1000), stats="all")
     # At its peak the query holds the sample read and the cell made of it.
     assert data["stats"]["samples"] == {"totalQueryableSamples": 1, "peakSamples": 2}
-    assert set(data["stats"]["timings"]) >= {"evalTotalTime", "execQueueTime", "execTotalTime"}
+    parts = {"queryPreparationTime", "innerEvalTime", "resultSortTime"}
+    assert set(data["stats"]["timings"]) == {"evalTotalTime", "execQueueTime", "execTotalTime", *parts}
+
+
+@pytest.mark.parametrize("asked", ["all", "true"])
+@pytest.mark.parametrize("on", [True, False])
+async def test_samples_are_told_by_step_if_all_is_asked_for_and_the_feature_is_on(
+    api: Api, asked: str, on: bool
+) -> None:
+    api.fill()
+    api.configure(engine=Engine(EngineOptions(features=frozenset({"promql-per-step-stats"} if on else ())), api.clock))
+    form = {"start": str(T0 / 1000), "end": str(T0 / 1000 + 61.5), "step": "30.75"}
+    data = await api.data("/api/v1/query_range", query="count_over_time(temp[1m])", stats=asked, **form)
+    counts = [[when, int(count)] for when, count in data["result"][0]["values"]]
+    samples = data["stats"]["samples"]
+    assert samples["totalQueryableSamples"] == sum(count for _, count in counts) > 3
+    assert samples.get("totalQueryableSamplesPerStep") == (counts if on and asked == "all" else None)
 
 
 @pytest.mark.parametrize(
