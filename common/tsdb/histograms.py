@@ -104,8 +104,9 @@ class Histograms:
         As Prometheus's storage has it: one that follows another without a counter reset says so.
         """
         last = self._last.get(number)
-        if last is None or not last[1] or histogram.hint is not ResetHint.UNKNOWN or time <= last[0]:
-            return Stored(histogram, 0, start)
+        late = time < self._settled if last is None else time <= last[0]
+        if late or last is None or not last[1] or histogram.hint is not ResetHint.UNKNOWN:
+            return Stored(histogram, 0, start, late)
         before = decode(last[1]).histogram
         if before.hint is ResetHint.GAUGE or histogram.resets_after(before):
             return Stored(histogram, 0, start)

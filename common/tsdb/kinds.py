@@ -181,8 +181,10 @@ def _believed(
     for at in where.tolist():
         each = items[at]
         if isinstance(each, Stored) and each.after and at:
-            follows = isinstance(items[at - 1], Stored) and times[at] - times[at - 1] == each.after
-            each = each if follows else Stored(each.histogram.with_hint(ResetHint.UNKNOWN), 0, each.start)
+            before = items[at - 1]
+            follows = isinstance(before, Stored) and not before.late and times[at] - times[at - 1] == each.after
+            if not follows:
+                each = Stored(each.histogram.with_hint(ResetHint.UNKNOWN), 0, each.start, each.late)
         out.append(each if isinstance(each, Stored) else None)
     return out
 

@@ -28,6 +28,7 @@ _HINT: Final = 3
 _INTEGERS: Final = 1 << 2
 _AFTER: Final = 1 << 3
 _START: Final = 1 << 4
+_LATE: Final = 1 << 5
 _EXACT: Final = float(1 << 53)
 _DOUBLE = struct.Struct("<d")
 
@@ -37,11 +38,15 @@ Spans = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
-    """A histogram; `after` > 0: the hint NOT_RESET is about the sample so many ms before; `start` ms, 0 unknown."""
+    """A histogram; `after` > 0: the hint NOT_RESET is about the sample so many ms before; `start` ms, 0 unknown.
+
+    `late`: it came after others of later times. No such hint is about it: it may stand where a deleted one stood.
+    """
 
     histogram: FloatHistogram
     after: int = 0
     start: int = 0
+    late: bool = False
 
     @property
     def words(self) -> int:
@@ -185,6 +190,7 @@ def encode(stored: Stored) -> bytes:
             | (_INTEGERS if whole else 0)
             | (_AFTER if stored.after else 0)
             | (_START if stored.start else 0)
+            | (_LATE if stored.late else 0)
         ]
     )
     if stored.after:
@@ -216,7 +222,7 @@ def decode(data: bytes) -> Stored:
     reader.end()
     if len(numbers) != layout.numbers:
         raise FormatError(f"histogram with {len(numbers)} numbers instead of {layout.numbers}")
-    return Stored(layout.histogram(numbers, total, ResetHint(flags & _HINT)), after, start)
+    return Stored(layout.histogram(numbers, total, ResetHint(flags & _HINT)), after, start, bool(flags & _LATE))
 
 
 def encode_group(rows: Sequence[Sequence[Stored | None]]) -> bytes:
@@ -244,7 +250,7 @@ def _encode_row(row: Sequence[Stored | None]) -> bytes:
             columns.append([])
         columns[number].append(np.concatenate((values[:2], [each.histogram.sum], values[2:])))
         layout_of.append(number + 1)
-        flags.append(each.histogram.hint | (_AFTER if each.after else 0))
+        flags.append(each.histogram.hint | (_AFTER if each.after else 0) | (_LATE if each.late else 0))
     out = bytearray()
     for numbers_of_slots in (
         layout_of,
@@ -305,7 +311,7 @@ class HistogramGroup:
                 numbers = np.concatenate((values[:2], values[3:]))
                 hint = ResetHint(int(flags[slot]) & _HINT)
                 histogram = layout.histogram(numbers, float(values[2]), hint)
-                out[slot] = Stored(histogram, int(after[slot]), int(start[slot]))
+                out[slot] = Stored(histogram, int(after[slot]), int(start[slot]), bool(flags[slot] & _LATE))
         reader.end()
         return out
 

@@ -246,6 +246,39 @@ def test_what_comes_late_takes_the_word_from_the_hint_after_it(tmp_path: Path) -
     store.close()
 
 
+@pytest.mark.parametrize("between", ["nothing", "cut", "relieve", "restart", "clean"])
+def test_what_comes_in_place_of_a_deleted_one_takes_the_word_from_the_hint_after_it(
+    tmp_path: Path, between: str
+) -> None:
+    store = opened(tmp_path, seal_bytes=0)
+
+    def pass_by() -> None:
+        nonlocal store
+        match between:
+            case "cut":
+                store.cut(2000)
+            case "relieve":
+                store.relieve()
+            case "clean":
+                store.cut(2**50)
+                store.clean_deletions()
+            case "restart":
+                store.close()
+                store = opened(tmp_path, seal_bytes=0)
+
+    store.append_histograms([(SERIES[0], at, plain(size), 0) for at, size in ((1000, 1.0), (3000, 2.0))])
+    pass_by()
+    assert hints(store) == [ResetHint.UNKNOWN, ResetHint.NOT_RESET]
+    store.delete([MATCHERS[0]], 1000, 1000)
+    pass_by()
+    store.append_histograms([(SERIES[0], 1000, plain(7.0), 0)])
+    pass_by()
+    assert hints(store) == [ResetHint.UNKNOWN] * 2
+    store.maintain()
+    assert hints(store) == [ResetHint.UNKNOWN] * 2
+    store.close()
+
+
 def test_start_timestamps_of_histograms_are_kept(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.append_histograms([(SERIES[0], 1000, plain(1.0), 0), (SERIES[0], 2000, plain(1.0), 500)])
