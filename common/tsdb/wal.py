@@ -227,7 +227,8 @@ class Wal:
             del batch.parts[: len(parts)]
             self.pending -= sum(RECORD.size + len(body) for _, _, body in parts)
             batch.stated.update({(kind, key): body for kind, key, body in parts if key})
-            if batch is not self._batches[-1]:
+            # More may have come to it before the next segment began: that is the next commit's.
+            if batch is not self._batches[-1] and not batch.parts:
                 self._close(batch)
                 self._batches.remove(batch)
 

@@ -1,13 +1,15 @@
 """The write-ahead log under damage and failing disks."""
 
 import errno
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from common.errors import StorageError
-from common.files import SYSTEM_FILES, Appender, SystemFiles
+from common.files import SYSTEM_FILES, Appender, SystemAppender, SystemFiles
 from common.tsdb.wal import HEADER, NO_TIME, Loss, RecordType, Wal
 
 
@@ -165,3 +167,50 @@ def test_a_failed_commit_keeps_its_records_for_the_next_one_in_another_file(
     assert bodies == [*expected, b"x" * 100, b"after"]
     assert again.loss == Loss()
     assert max(tmp_path.glob("*.wal")).read_bytes().count(b"schema") == 1
+
+
+class BusyFiles(SystemFiles):
+    """Files where something happens `meanwhile` at the first sync."""
+
+    def __init__(self) -> None:
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def create(self, path: Path) -> Appender:
+        return _BusyAppender(path, os.O_CREAT | os.O_EXCL, self)
+
+
+class _BusyAppender(SystemAppender):
+    def __init__(self, path: Path, flags: int, files: BusyFiles) -> None:
+        super().__init__(path, flags)
+        self._files = files
+
+    def sync(self) -> None:
+        meanwhile, self._files.meanwhile = self._files.meanwhile, lambda: None
+        meanwhile()
+        super().sync()
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+@pytest.mark.parametrize("opened", [False, True])
+def test_records_that_come_during_a_commit_outlive_the_next_segments_beginning(
+    tmp_path: Path, opened: bool, flushed: bool
+) -> None:
+    files = BusyFiles()
+    wal, _ = open_wal(tmp_path, files)
+    if opened:
+        write(wal, b"zero")
+
+    def meanwhile() -> None:
+        write(wal, b"two", commit=False)
+        wal.roll()
+        write(wal, b"three", commit=False)
+
+    files.meanwhile = meanwhile
+    write(wal, b"one", commit=False)
+    if flushed:
+        wal.flush()
+    wal.commit()
+    wal.commit()
+    assert wal.pending == 0
+    wal.close()
+    assert open_wal(tmp_path)[1] == [*([b"zero"] if opened else []), b"one", b"two", b"three"]
