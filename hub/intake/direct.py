@@ -5,9 +5,13 @@ leaves redirects, TLS and the rest to others. Bodies come as they were sent: und
 """
 
 import asyncio
+import ipaddress
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import aiohappyeyeballs
 
 from common.errors import RemoteError
 from common.units import format_size
@@ -17,9 +21,18 @@ MAX_HEAD_BYTES = 64 << 10
 """Status line and header fields of an answer; also the most that trailing fields and size lines of chunks may take."""
 
 
+NEXT_SECONDS = 0.25
+"""How long one address of a host may take before the next one is tried, too (RFC 8305, section 5)."""
+
+_LISTS = frozenset({"connection", "content-encoding", "content-length", "transfer-encoding"})
+_END = re.compile(rb"\r?\n\r?\n")
+_CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]+\Z")
+_ERRNO = re.compile(r"\[Errno (\d+)\]")
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer; names of header fields are in lower case, the last of a name counts."""
+    """One answer; names of header fields are in lower case. Of a repeated one the first counts, lists are joined."""
 
     status: int
     reason: str
@@ -60,14 +73,21 @@ class Direct:
                 return await self._ask(kept, request, limit)
             except _NoAnswerError:
                 pass
+        self._connection = fresh = await self._connect()
+        return await self._ask(fresh, request, limit)
+
+    async def _connect(self) -> "_Connection":
+        loop = asyncio.get_running_loop()
         try:
-            _, fresh = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
-        except socket.gaierror:
+            if _is_address(self._host):
+                return (await loop.create_connection(_Connection, self._host, self._port))[1]
+            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            sock = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=NEXT_SECONDS, interleave=1)
+            return (await loop.create_connection(_Connection, sock=sock))[1]
+        except (socket.gaierror, UnicodeError):
             raise RemoteError(f"no such host: {self._host}") from None
         except OSError as err:
             raise RemoteError(f"connect: {_reason(err)}") from None
-        self._connection = fresh
-        return await self._ask(fresh, request, limit)
 
     async def _ask(self, connection: "_Connection", request: bytes, limit: int) -> Answer:
         try:
@@ -86,25 +106,45 @@ class Direct:
             self._connection = None
 
 
+def _is_address(host: str) -> bool:
+    """Whether the host is no name that must be looked up."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _reason(err: OSError) -> str:
-    """What the system says, without the address that asyncio puts around it."""
+    """What the system says, without the address that asyncio puts around it; of several addresses, of the last."""
+    if err.errno is None and (numbers := _ERRNO.findall(str(err))):
+        err = OSError(int(numbers[-1]), "")
     text = strerror(err.errno) if err.errno is not None and err.errno > 0 else err.strerror or str(err)
     return text[:1].lower() + text[1:]
 
 
 def _parse_head(head: bytes) -> tuple[str, int, str, dict[str, str]]:
     """Protocol, status, reason and header fields of an answer."""
-    first, *lines = head.decode("latin-1").split("\r\n")
+    # A line feed alone ends a line, too (RFC 9112, 2.2), and some servers fold long fields (5.2).
+    first, *lines = (line.removesuffix("\r") for line in head.decode("latin-1").split("\n"))
     protocol, _, rest = first.partition(" ")
     code, _, reason = rest.partition(" ")
     if not protocol.startswith("HTTP/1.") or len(code) != 3 or not code.isascii() or not code.isdigit():
         raise RemoteError(f"the answer is not HTTP: {first[:60]!r}")
     headers: dict[str, str] = {}
+    key = ""
     for line in lines:
+        if key and line[:1] in (" ", "\t"):
+            headers[key] = " ".join((headers[key], line.strip(" \t"))).strip()
+            continue
         name, colon, value = line.partition(":")
         if not colon or not name or name != name.strip():
             raise RemoteError(f"the answer is not HTTP: header field {line[:60]!r}")
-        headers[name.lower()] = value.strip(" \t")
+        key, value = name.lower(), value.strip(" \t")
+        if key not in headers:
+            headers[key] = value
+        elif key in _LISTS:
+            headers[key] += f", {value}"
     return protocol, int(code), reason, headers
 
 
@@ -195,22 +235,22 @@ class _Connection(asyncio.Protocol):
 
     def _begin(self) -> None:
         while True:
-            end = self._buffer.find(b"\r\n\r\n")
-            if end < 0:
+            end = _END.search(self._buffer)
+            if end is None:
                 if len(self._buffer) > MAX_HEAD_BYTES:
                     limit = format_size(MAX_HEAD_BYTES)
                     raise RemoteError(f"the answer is not HTTP: more than {limit} of header fields")
                 return
-            protocol, status, reason, headers = _parse_head(bytes(self._buffer[:end]))
-            del self._buffer[: end + 4]
+            protocol, status, reason, headers = _parse_head(bytes(self._buffer[: end.start()]))
+            del self._buffer[: end.end()]
             # Interim answers (1xx) are passed over: the real one follows.
             if status >= 200:
                 break
         body = bytes(self._buffer)
         self._buffer.clear()
         self._head = status, reason, headers
-        options = headers.get("connection", "").lower()
-        self.usable = options != "close" if protocol != "HTTP/1.0" else options == "keep-alive"
+        options = {each.strip() for each in headers.get("connection", "").lower().split(",")}
+        self.usable = "close" not in options and (protocol != "HTTP/1.0" or "keep-alive" in options)
         length = headers.get("content-length")
         if "transfer-encoding" in headers:
             if headers["transfer-encoding"].lower() != "chunked":
@@ -219,14 +259,17 @@ class _Connection(asyncio.Protocol):
             self._buffer += body
             self._chunks()
         elif status in (204, 304):
+            self.usable = self.usable and not body
             self._done()
         elif length is None:
             self._left, self.usable = None, False
             self._take(body)
         else:
-            if not length.isascii() or not length.isdigit():
+            # The same once more is none the worse (RFC 9110, 8.6).
+            first, *others = (each.strip() for each in length.split(","))
+            if not first.isascii() or not first.isdigit() or any(each != first for each in others):
                 raise RemoteError(f"the answer is not HTTP: Content-Length {length[:40]!r}")
-            self._left = int(length)
+            self._left = int(first)
             if self._left > self._limit:
                 raise BodyLimitError(
                     f"body size limit exceeded: {format_size(self._left)} announced, at most {format_size(self._limit)}"
@@ -262,12 +305,9 @@ class _Connection(asyncio.Protocol):
                         raise RemoteError("the answer is not HTTP: a chunk without its size")
                     return
                 text = bytes(buffer[at:end]).partition(b";")[0].strip()
-                try:
-                    size = int(text, 16)
-                except ValueError:
-                    size = -1
-                if size < 0 or not text.isalnum():
+                if not _CHUNK_SIZE.match(text):
                     raise RemoteError(f"the answer is not HTTP: chunk size {text[:40]!r}")
+                size = int(text, 16)
                 if not size:
                     self._trailer(end)
                     return

@@ -2,8 +2,9 @@
 
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from hub.intake.direct import MAX_HEAD_BYTES, Answer, Direct
 from hub.intake.http import BodyLimitError, gunzip
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -87,6 +89,19 @@ def test_it_does_not_matter_how_an_answer_arrives(chunks: list[bytes], cuts: lis
     assert asyncio.run(_ask(*parts, limit=1000)).body == b"".join(chunks)
 
 
+@pytest.mark.parametrize(
+    "rest", [b"Content-Length: 3\n\nabc", b"Content-Length: 3\r\n\nabc", b"\nabc", b"X: y\n\r\nabc"]
+)
+async def test_heads_of_shell_scripts_end_their_lines_with_a_line_feed_alone(rest: bytes) -> None:
+    found = await _ask(b"HTTP/1.1 200 OK\n", rest, None)
+    assert (found.status, found.reason, found.body) == (200, "OK", b"abc")
+
+
+async def test_a_header_field_may_go_on_in_the_next_line() -> None:
+    found = await _ask(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain;\r\n\tversion=0.0.4\r\nContent-Length: 0\r\n\r\n")
+    assert found.headers["content-type"] == "text/plain; version=0.0.4"
+
+
 async def test_without_a_length_the_body_is_all_until_the_end() -> None:
     assert (await _ask(b"HTTP/1.0 200 OK\r\n\r\nab", b"c", None)).body == b"abc"
 
@@ -96,9 +111,13 @@ async def test_interim_answers_are_passed_over() -> None:
     assert (found.status, found.body) == (204, b"")
 
 
-@pytest.mark.parametrize("first", [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"])
-async def test_a_connection_that_ends_is_made_anew(first: bytes) -> None:
-    async with _serving([first, None], [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na"]) as (server, direct):
+@pytest.mark.parametrize(
+    "lines", [b"Connection: close", b"Connection: TE , Close", b"Connection: close\r\nConnection: TE"]
+)
+async def test_a_connection_that_ends_is_made_anew(lines: bytes) -> None:
+    # The server leaves it open: what counts is that it said so.
+    first = b"HTTP/1.1 200 OK\r\n" + lines + b"\r\nContent-Length: 0\r\n\r\n"
+    async with _serving([first], [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na"]) as (server, direct):
         await direct.get(REQUEST, 100)
         assert (await direct.get(REQUEST, 100)).body == b"a"
         assert server.connections == 2
@@ -132,6 +151,13 @@ async def test_bytes_that_nobody_asked_for_are_no_answer_to_the_next_request() -
         ([b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n"], "the answer is not HTTP: transfer coding 'gzip'"),
         ([CHUNKED + b"zz\r\n"], "the answer is not HTTP: chunk size b'zz'"),
         ([CHUNKED + b"-1\r\n"], "the answer is not HTTP: chunk size b'-1'"),
+        ([CHUNKED + b"0x1\r\n"], "the answer is not HTTP: chunk size b'0x1'"),
+        ([CHUNKED + b"\r\n"], "the answer is not HTTP: chunk size b''"),
+        ([b"HTTP/1.1 200 OK\r\n folded\r\n\r\n"], "the answer is not HTTP: header field ' folded'"),
+        (
+            [b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"],
+            "the answer is not HTTP: Content-Length '1, 2'",
+        ),
         ([CHUNKED + b"1\r\nabc\r\n"], "the answer is not HTTP: a chunk is longer than its size"),
         ([b"a" * (MAX_HEAD_BYTES + 1)], "the answer is not HTTP: more than 64.0 KiB of header fields"),
     ],
@@ -153,6 +179,70 @@ async def test_what_is_no_answer_is_refused_in_words(parts: list[bytes | None], 
 async def test_a_body_beyond_its_limit_is_refused_before_it_is_read(parts: list[bytes | None]) -> None:
     with pytest.raises(BodyLimitError, match="body size limit exceeded"):
         await _ask(*parts)
+
+
+@pytest.mark.parametrize("lengths", [b"Content-Length: 1\r\nContent-Length: 1", b"Content-Length: 1, 1"])
+async def test_a_length_may_be_repeated(lengths: bytes) -> None:
+    assert (await _ask(b"HTTP/1.1 200 OK\r\n" + lengths + b"\r\n\r\na")).body == b"a"
+
+
+async def test_the_first_of_repeated_header_fields_counts() -> None:
+    found = await _ask(b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\nContent-Type: c/d\r\nContent-Length: 0\r\n\r\n")
+    assert found.headers["content-type"] == "a/b"
+
+
+def _has_addresses(patch: pytest.MonkeyPatch, *addresses: tuple[str, int], error: Exception | None = None) -> None:
+    """Have every host name stand for these addresses, or for none."""
+
+    async def getaddrinfo(*_: object, **__: object) -> list[object]:
+        if error is not None:
+            raise error
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+    patch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+
+
+async def test_all_addresses_of_a_host_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with _serving() as (_, closed):
+        pass
+    async with _serving([FINE]) as (_, direct):
+        _has_addresses(monkeypatch, ("127.0.0.1", closed._port), ("127.0.0.1", direct._port))
+        with closing(Direct("a.example", 80)) as named:
+            assert (await named.get(REQUEST, 100)).body == b"a"
+
+
+async def test_an_address_that_does_not_answer_keeps_no_other_from_being_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    connect = loop.sock_connect
+
+    async def silent(sock: socket.socket, address: tuple[str, int]) -> None:
+        if address[0] == "127.0.0.2":
+            await asyncio.Event().wait()
+        await connect(sock, address)
+
+    async with _serving([FINE]) as (_, direct):
+        _has_addresses(monkeypatch, ("127.0.0.2", 1), ("127.0.0.1", direct._port))
+        monkeypatch.setattr(loop, "sock_connect", silent)
+        with closing(Direct("a.example", 80)) as named:
+            assert (await named.get(REQUEST, 100)).body == b"a"
+
+
+@pytest.mark.parametrize("addresses", [("127.0.0.1", "127.0.0.2"), ("255.255.255.255", "127.0.0.1")])
+async def test_that_no_address_answers_is_said_as_of_one(
+    monkeypatch: pytest.MonkeyPatch, addresses: tuple[str, ...]
+) -> None:
+    async with _serving() as (_, closed):
+        pass
+    _has_addresses(monkeypatch, *((address, closed._port) for address in addresses))
+    with pytest.raises(RemoteError, match=r"^connect: connection refused$"):
+        await Direct("a.example", 80).get(REQUEST, 100)
+
+
+@pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")])
+async def test_an_unknown_host_is_said_so(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    _has_addresses(monkeypatch, error=error)
+    with pytest.raises(RemoteError, match=r"^no such host: a\.example$"):
+        await Direct("a.example", 80).get(REQUEST, 100)
 
 
 async def test_nobody_listening_is_said_so() -> None:
