@@ -349,8 +349,9 @@ def _distinct(matrix: Matrix, row: int, columns: Index) -> Iterator[tuple[str, I
         for column in columns[mask[columns]].tolist():
             seen.setdefault(str(matrix.histograms[row, column]), []).append(np.array([column]))
         columns = columns[~mask[columns]]
-    unique, inverse = np.unique(matrix.values[row, columns], return_inverse=True)
-    for number, value in enumerate(unique.tolist()):
+    # By their bits: 0 and -0 are equal, but not the same text.
+    unique, inverse = np.unique(matrix.values[row, columns].view(np.int64), return_inverse=True)
+    for number, value in enumerate(unique.view(np.float64).tolist()):
         seen.setdefault(plain_float(value), []).append(columns[inverse == number])
     for text, found in seen.items():
         yield text, np.concatenate(found)
