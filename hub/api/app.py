@@ -2,6 +2,7 @@
 
 import asyncio
 from concurrent.futures import Executor, ThreadPoolExecutor
+from urllib.parse import urlencode
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -13,7 +14,7 @@ from common.logs import EventLog
 from common.serve import Connections, tracked
 from hub.api import admin, features, federate, metadata, openapi, query, remote, rules, status, targets, tsdb, web_page
 from hub.api.compress import compress
-from hub.api.envelope import ApiError, ErrorType, classify, failure
+from hub.api.envelope import ApiError, ErrorType, bad, classify, failure
 from hub.api.flights import FLIGHTS, Flights
 from hub.api.keys import STATE, Handler
 from hub.api.runner import RUNNER, QueryRunner
@@ -96,10 +97,16 @@ def make_app(state: ApiState, connections: Connections | None = None) -> web.App
             app.router.add_route(method, prefix + path, _when_ready(handler))
     for path, handler in PLAIN_ROUTES:
         app.router.add_get(prefix + path, handler)
+    for path in GRAPH_PATHS:
+        app.router.add_get(prefix + path, _graph(prefix + "/"))
     if prefix:
         app.router.add_get("/", _redirect(prefix + "/"))
         app.router.add_get(prefix, _redirect(prefix + "/"))
     return app
+
+
+MAX_LINE_BYTES = 128 << 10
+"""Longest request line, and longest header field: long queries are often asked by GET, and proxies add long fields."""
 
 
 def make_runner(app: web.Application, keepalive_seconds: float = 300.0) -> web.AppRunner:
@@ -108,7 +115,13 @@ def make_runner(app: web.Application, keepalive_seconds: float = 300.0) -> web.A
     `keepalive_seconds` should be more than what `Connections` allow, which know why they cut a connection off.
     """
     return web.AppRunner(
-        app, handler_cancellation=True, access_log=None, shutdown_timeout=2.0, keepalive_timeout=keepalive_seconds
+        app,
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=2.0,
+        keepalive_timeout=keepalive_seconds,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
     )
 
 
@@ -146,6 +159,18 @@ def _redirect(target: str) -> Handler:
     return redirect
 
 
+GRAPH_PATHS = ("/graph", "/query")
+"""Where links to a query in Prometheus's own page lead, those of Grafana too."""
+
+
+def _graph(page: str) -> Handler:
+    async def show(request: web.Request) -> web.StreamResponse:
+        text = request.query.get("g0.expr", "")
+        raise web.HTTPFound(f"{page}?{urlencode({'expr': text})}" if text else page)
+
+    return show
+
+
 def _when_ready(handler: Handler) -> Handler:
     async def guarded(request: web.Request) -> web.StreamResponse:
         reason = request.app[STATE].ready()
@@ -170,6 +195,8 @@ async def _boundary(request: web.Request, handler: Handler) -> web.StreamRespons
         return web.Response(status=405, text="Method Not Allowed\n", headers=allow)
     except web.HTTPException:
         raise
+    except web.RequestPayloadError as err:
+        return failure(bad(f"the body cannot be read: {str(err).splitlines()[-1].strip()}"))
     except Exception as err:  # noqa: BLE001 - the boundary of a request
         error = classify(err)
         if error.kind is ErrorType.INTERNAL:

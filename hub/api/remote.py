@@ -51,9 +51,9 @@ async def write(request: web.Request) -> web.StreamResponse:
     try:
         taken = await receiver.take(body, version)
     except TooLargeError as err:
-        return _text(413, str(err))
+        return _written(_text(413, str(err)), version, 0, 0)
     except FormatError as err:
-        return _text(400, str(err))
+        return _written(_text(400, str(err)), version, 0, 0)
     except BusyError as err:
         response = _text(503, str(err))
         response.headers["Retry-After"] = "5"
@@ -66,9 +66,14 @@ async def write(request: web.Request) -> web.StreamResponse:
         return _text(503, str(err))
     problem = taken.problem()
     response = _text(400, problem) if problem else web.Response(status=204)
+    return _written(response, version, taken.samples, taken.histograms)
+
+
+def _written(response: web.Response, version: Version, samples: int, histograms: int) -> web.Response:
+    """The response, which tells a sender of version 2 what was stored."""
     if version is Version.V2:
-        response.headers["X-Prometheus-Remote-Write-Samples-Written"] = str(taken.samples)
-        response.headers["X-Prometheus-Remote-Write-Histograms-Written"] = str(taken.histograms)
+        response.headers["X-Prometheus-Remote-Write-Samples-Written"] = str(samples)
+        response.headers["X-Prometheus-Remote-Write-Histograms-Written"] = str(histograms)
         response.headers["X-Prometheus-Remote-Write-Exemplars-Written"] = "0"
     return response
 
@@ -140,7 +145,7 @@ def _inside(matchers: Sequence[Matcher], external: Labels) -> list[Matcher]:
 
 def _version(request: web.Request) -> Version | None:
     """The protocol's version by Content-Type; None if type or encoding are not those of remote write."""
-    if request.headers.get("Content-Encoding", "snappy").lower() != "snappy":
+    if request.headers.get("Content-Encoding", "").lower() not in ("", "snappy"):
         return None
     kind, *parameters = [part.strip() for part in request.headers.get("Content-Type", PROTOBUF).split(";")]
     if kind.lower() != PROTOBUF:
@@ -148,7 +153,8 @@ def _version(request: web.Request) -> Version | None:
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "proto":
-            return Version(value.strip()) if value.strip() in list(Version) else None
+            value = value.strip().strip('"')
+            return Version(value) if value in list(Version) else None
     return Version.V1
 
 

@@ -109,8 +109,8 @@ async def rules(request: web.Request) -> web.StreamResponse:
     if limit_text:
         try:
             limit = integer(limit_text)
-        except ValueError:
-            problem = f'strconv.ParseInt: parsing "{limit_text}": invalid syntax'
+        except ValueError as err:
+            problem = str(err).replace("Atoi", "ParseInt", 1)
             raise bad_parameter("group_limit", f"group_limit needs to be a valid number: {problem}") from None
         if limit <= 0:
             raise bad_parameter("group_limit", "group_limit needs to be greater than 0")

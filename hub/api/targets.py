@@ -55,8 +55,9 @@ async def targets(request: web.Request) -> web.StreamResponse:
     with_active, with_dropped = state in ("", "any", "active"), state in ("", "any", "dropped")
     active = [t for t in view.active() if not pool or t.scrape_pool == pool] if with_active else []
     dropped = [t for t in view.dropped() if not pool or t.scrape_pool == pool] if with_dropped else []
-    counts = {each: 0 for each in sorted(view.pools()) if not pool or each == pool}
-    for each in dropped:
+    # Of all pools, whatever `scrapePool` says, as in Prometheus.
+    counts = dict.fromkeys(sorted(view.pools()), 0)
+    for each in view.dropped():
         counts[each.scrape_pool] = counts.get(each.scrape_pool, 0) + 1
     data: dict[str, object] = {
         "activeTargets": [_target(t, request.app[STATE].web) for t in sorted(active, key=lambda t: t.scrape_pool)],

@@ -186,6 +186,10 @@ TIMES = (
     "0000-02-29T00:00:00Z",
 )  # fmt: skip
 SPANS = ("0", "-1", "5m", "x", "1e300", "1h30m", "-5m", "1m1h", "9223372037", "300y", "0x5")
+RULE_FORMS = (
+    "type=x", "group_limit=0", "group_limit=x", "group_limit=99999999999999999999", "group_next_token=x",
+    "exclude_alerts=x", "match[]=m{",
+)  # fmt: skip
 SELECTORS = (
     "m",
     "{}",
@@ -234,10 +238,12 @@ def rows() -> Iterator[tuple[str, str, str, int]]:
         yield "GET", "/api/v1/label/instance/values", f"match[]={text}&end=END-15", 3
     for name in ("nope", "a.b", "U__a_2e_b", "1", "%C3%A9", "%FF"):
         yield "GET", f"/api/v1/label/{name}/values", "", 3
-    for form in ("type=x", "group_limit=0", "group_limit=x", "group_next_token=x", "exclude_alerts=x", "match[]=m{"):
+    for form in RULE_FORMS:
         yield "GET", "/api/v1/rules", form, 3
     for path in ("/api/v1/series", "/api/v1/nope", "/api/v1/scrape_pools", "/api/v1/alertmanagers", "/federate"):
         yield "GET", path, "", 3
+    yield "GET", "/api/v1/targets", "scrapePool=nope", 3
+    yield "GET", "/api/v1/query", "query=1&time=1&x=" + "y" * 20_000, 2
     for limit in ("0", "-1", "x"):
         yield "GET", "/api/v1/status/tsdb", f"limit={limit}", 3
     for path in ("query", "labels", "metadata", "write", "admin/tsdb/snapshot"):

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession, web
 
 from common.labels import Labels
 from common.promql.engine import Engine, EngineOptions
 from common.tsdb.memory import MemoryQuerier
+from hub.api.app import make_app, make_runner
 from hub.query_log import QueryLog
 from tests.hub.api.conftest import T0, Api
 
@@ -331,6 +333,33 @@ async def test_a_body_that_never_ends_is_408(api: Api) -> None:
     assert (await reader.readline()).startswith(b"HTTP/1.1 408")
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+async def test_a_body_that_is_not_coded_as_it_says_is_400(api: Api, coding: str) -> None:
+    client = await api.client()
+    headers = {"Content-Encoding": coding, "Content-Type": "application/x-www-form-urlencoded"}
+    response = await client.post("/api/v1/query", data=b"query=1&time=1", headers=headers)
+    assert response.status == 400
+
+
+async def test_a_query_of_some_length_may_be_asked_by_get_and_header_fields_may_be_long(api: Api) -> None:
+    runner = make_runner(make_app(api.state))
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        async with ClientSession() as session:
+            query = "1" + " " * 30_000
+            async with session.get(
+                f"http://127.0.0.1:{port}/api/v1/query",
+                params={"query": query, "time": "1"},
+                headers={"Cookie": "a" * 60_000},
+            ) as response:
+                assert (await response.json())["data"]["result"] == [1, "1"]
+    finally:
+        await runner.cleanup()
 
 
 async def test_more_queries_than_may_wait_are_refused(api: Api) -> None:

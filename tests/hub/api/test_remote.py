@@ -127,6 +127,25 @@ async def test_version_2_is_taken_and_says_how_much(remote: Remote):
     assert await remote.read(everything()) == [{Labels.of(__name__="up"): [(1000, 3.0)]}]
 
 
+async def test_of_a_broken_request_of_version_2_it_says_that_nothing_is_written(remote: Remote):
+    response = await remote.write(b"\xff", **{"Content-Type": f"application/x-protobuf;proto={Version.V2}"})
+    assert response.status == 400
+    assert response.headers["X-Prometheus-Remote-Write-Samples-Written"] == "0"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Encoding": ""},
+        {"Content-Encoding": "SNAPPY"},
+        {"Content-Type": 'application/x-protobuf; proto="prometheus.WriteRequest"'},
+        {"Content-Type": "Application/X-Protobuf;charset=utf-8"},
+    ],
+)
+async def test_headers_may_be_spelled_otherwise(remote: Remote, headers: dict[str, str]):
+    assert (await remote.write(series(UP, (0, 1.0)), **headers)).status == 204
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

@@ -77,7 +77,10 @@ async def test_targets_are_shown_with_their_health(api: Api, target: ActiveTarge
 async def test_targets_are_filtered_by_state_and_pool(api: Api, target: ActiveTarget) -> None:
     api.views.targets = [target]
     assert (await api.data("/api/v1/targets", state="dropped"))["activeTargets"] == []
-    assert (await api.data("/api/v1/targets", scrapePool="other"))["activeTargets"] == []
+    other = await api.data("/api/v1/targets", scrapePool="other")
+    assert other["activeTargets"] == []
+    # As in Prometheus, of all pools.
+    assert other["droppedTargetCounts"] == {"node": 0}
 
 
 async def test_metadata_of_targets_is_found_by_metric_and_target(api: Api, target: ActiveTarget) -> None:
@@ -136,6 +139,15 @@ async def test_rule_groups_are_paged_by_token(api: Api) -> None:
     second = await api.data("/api/v1/rules", group_limit="1", group_next_token=first["groupNextToken"])
     assert [group["name"] for group in second["groups"]] == ["h"]
     assert "groupNextToken" not in second
+
+
+@pytest.mark.parametrize(("limit", "problem"), [("x", "invalid syntax"), ("9" * 20, "value out of range")])
+async def test_a_group_limit_that_is_none_is_400(api: Api, limit: str, problem: str) -> None:
+    said = f'group_limit needs to be a valid number: strconv.ParseInt: parsing "{limit}": {problem}'
+    assert await api.error("/api/v1/rules", 400, group_limit=limit) == (
+        "bad_data",
+        f'invalid parameter "group_limit": {said}',
+    )
 
 
 async def test_alerts_may_be_left_out_of_rules(api: Api) -> None:
