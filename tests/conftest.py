@@ -21,8 +21,8 @@ SLOWER = float(os.environ.get("BRAMBLE_SLOWER", "1"))
 MAX_BLOCK_SECONDS = 0.5 * SLOWER
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-# Hypothesis measures examples against 200 ms and generation against its own idea of slow, on the wall's clock: on a busy
-# machine neither tells anything about Bramble. What the examples assert stays, and so does their number.
+# Hypothesis measures examples against 200 ms and generation against its own idea of slow, on the wall's clock: on a
+# busy machine neither tells anything about Bramble. What the examples assert stays, and so does their number.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
 
