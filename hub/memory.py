@@ -1,5 +1,6 @@
 """How much memory this machine, or the container on it, has to give, and what of it storage may hold."""
 
+import struct
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,8 @@ from common.tsdb.options import StoreOptions
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup/memory.max")
+ADDRESSES = 1 << 64 if struct.calcsize("P") == 8 else 3 << 30
+"""Bytes that this process can have addresses for: of 4 GiB a 32-bit kernel keeps one for itself."""
 SHARE = 8
 """Recent samples may stay unpacked in this part of the limit, and decoded old ones in as much again."""
 HEAD_SHARE = 4
@@ -25,8 +28,11 @@ LEAST_RESULTS = 16 << 20
 """Where the memory is unknown."""
 
 
-def total(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
-    """Bytes: MemTotal of proc(5), or the limit of the cgroup (v2) if that is lower; 0 where neither is known."""
+def total(meminfo: Path = MEMINFO, cgroup: Path = CGROUP, addresses: int = ADDRESSES) -> int:
+    """Bytes: MemTotal of proc(5), or the limit of the cgroup (v2) if that is lower; 0 where neither is known.
+
+    Never more than `addresses`: a 32-bit system may run on a Pi with 8 GiB.
+    """
     known = []
     with suppress(OSError, ValueError, StopIteration, IndexError):
         line = next(line for line in meminfo.read_text("ascii").splitlines() if line.startswith("MemTotal:"))
@@ -34,7 +40,7 @@ def total(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int:
     # No cgroup of its own, or no limit ("max"), is no error.
     with suppress(OSError, ValueError):
         known.append(int(cgroup.read_text("ascii")))
-    return min(known, default=0)
+    return min(*known, addresses) if known else 0
 
 
 def limit(given: int) -> int:

@@ -25,6 +25,12 @@ def test_the_lower_of_memory_and_cgroup_limit_counts(tmp_path: Path, meminfo: st
     assert total(tmp_path / "meminfo", tmp_path / "memory.max") == found
 
 
+def test_memory_that_a_32_bit_program_cannot_address_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal:        8000000 kB\n")
+    assert total(tmp_path / "meminfo", tmp_path / "memory.max", 3 << 30) == 3 << 30
+    assert total(tmp_path / "meminfo", tmp_path / "memory.max", 1 << 64) == 8_000_000 * 1024
+
+
 def test_unknown_memory_is_none(tmp_path: Path) -> None:
     assert total(tmp_path / "meminfo", tmp_path / "memory.max") == 0
 
