@@ -1,6 +1,5 @@
 """Annotations that arise step by step, kept so that those of neighbouring ranges can be put together. Pure."""
 
-import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from common.promql import gonumber
 from common.promql.gotext import short_float
+from common.times import rfc3339
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,4 +70,4 @@ def put_together(notes: Sequence[StepNote | None], counts: Sequence[int]) -> Ste
 
 
 def _moment(ms: int) -> str:
-    return dt.datetime.fromtimestamp(int(ms / 1000), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return rfc3339(int(ms / 1000) * 1000)

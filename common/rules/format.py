@@ -1,8 +1,9 @@
 """Numbers as Go's strconv and fmt print them, and Prometheus's humanize functions: pure text from floats."""
 
 import math
-from datetime import UTC, datetime
 from decimal import Decimal
+
+from common.times import rfc3339
 
 _SI = ("k", "M", "G", "T", "P", "E", "Z", "Y")
 _SI_SMALL = ("m", "u", "n", "p", "f", "a", "z", "y")
@@ -134,6 +135,5 @@ def humanize_timestamp(value: float) -> str:
     if abs(value) > _MAX_SECONDS:
         raise ValueError(f"{go_value(value)} cannot be represented as a nanoseconds timestamp since it overflows int64")
     millis = math.floor(value * 1000 + 0.5)
-    moment = datetime.fromtimestamp(millis // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    fraction = f".{millis % 1000:03d}".rstrip("0").rstrip(".")
-    return f"{moment}{fraction} +0000 UTC"
+    date, clock = rfc3339(millis).removesuffix("Z").split("T")
+    return f"{date} {clock} +0000 UTC"

@@ -25,6 +25,10 @@ def test_fixes_are_told_over_the_steps_that_have_some() -> None:
     )
     part = FIXED.cut(0, 2)
     assert part is not None
+    assert part.told(4_000_000_000_000, 1) == (
+        "PromQL info: fixed, from buckets 1 to 5, with a max diff of 0.25, over 1 samples"
+        " from 2096-10-02T07:06:40Z to 2096-10-02T07:06:40Z (1:1)"
+    )
     assert part.told(60_000, 60_000) == (
         "PromQL info: fixed, from buckets 1 to 5, with a max diff of 0.25, over 1 samples"
         " from 1970-01-01T00:01:00Z to 1970-01-01T00:01:00Z (1:1)"

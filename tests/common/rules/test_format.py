@@ -86,6 +86,14 @@ def test_timestamps_are_humanized_as_go_times() -> None:
     assert fmt.humanize_timestamp(1435065584.128) == "2015-06-23 13:19:44.128 +0000 UTC"
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(4e9, "2096-10-02 07:06:40 +0000 UTC"), (-3e9 + 0.25, "1874-12-07 18:40:00.25 +0000 UTC")],
+)
+def test_timestamps_beyond_32_bits_are_humanized(value: float, text: str) -> None:
+    assert fmt.humanize_timestamp(value) == text
+
+
 def test_a_timestamp_beyond_int64_nanoseconds_is_refused() -> None:
     with pytest.raises(ValueError, match="cannot be represented as a nanoseconds timestamp"):
         fmt.humanize_timestamp(2.0**63)
