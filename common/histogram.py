@@ -401,7 +401,7 @@ def _coarser(side: Side, levels: int) -> Side:
     """Two to the power of `levels` buckets joined to one."""
     if not len(side.counts):
         return side
-    index = ((np.arange(side.offset, side.offset + len(side.counts)) - 1) >> levels) + 1
+    index = ((np.arange(side.offset, side.offset + len(side.counts), dtype=np.int64) - 1) >> levels) + 1
     counts = np.zeros(int(index[-1] - index[0]) + 1)
     np.add.at(counts, index - index[0], side.counts)
     return Side(int(index[0]), counts)

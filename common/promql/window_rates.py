@@ -44,7 +44,7 @@ def add_before_resets(result: Floats, values: Floats, lo: Index, hi: Index, forc
     # The reset between samples i and i+1 is in the windows with lo <= i and i + 1 < hi; bounds ascend.
     first = np.searchsorted(hi, at + 1, side="right")
     count = np.maximum(np.searchsorted(lo, at, side="right") - first, 0)
-    total = int(count.sum())
+    total = int(count.sum(dtype=np.int64))
     if total > len(rows) * len(lo):
         # Many falls, as of a gauge: sample after sample of all windows of these rows. The order, and so the rounding,
         # is the same: what a window's value is must not depend on how many others fall.

@@ -422,7 +422,7 @@ class Block:
 
     def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First and last timestamp of every series, in the order of `census`."""
-        first, last = np.full(self.series, self.max), np.full(self.series, self.min)
+        first, last = np.full(self.series, self.max, np.int64), np.full(self.series, self.min, np.int64)
         np.minimum.at(first, self._series, self.index.line_first[self._line_of])
         np.maximum.at(last, self._series, self.index.line_last[self._line_of])
         return first, last

@@ -220,7 +220,7 @@ class Lanes:
             rest = source.strands.setdefault((*key[:3], b""), Strand(strand.lane, strand.schema, strand.target))
             for chunk in strand.chunks:
                 chunk.close()
-                chunk.arrival = np.arange(self.arrival, self.arrival + len(chunk.arrival))
+                chunk.arrival = np.arange(self.arrival, self.arrival + len(chunk.arrival), dtype=np.int64)
                 self.arrival += len(chunk.arrival)
             rest.chunks[:0] = strand.chunks
             rest.newest = max([rest.newest, *(chunk.last for chunk in strand.chunks)])

@@ -209,7 +209,7 @@ class Ledger:
     def take(self, epoch: Epoch, seq: int, crc: int) -> None:
         """Note a frame as taken, not yet durable."""
         self._pending.setdefault(epoch, set()).add(seq)
-        seqs, crcs = self._checksums.setdefault(epoch, (array("Q"), array("L")))
+        seqs, crcs = self._checksums.setdefault(epoch, (array("Q"), array("I")))
         at = bisect_left(seqs, seq)
         seqs.insert(at, seq)
         crcs.insert(at, crc)

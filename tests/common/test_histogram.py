@@ -45,6 +45,12 @@ def test_adding_takes_the_coarser_resolution() -> None:
     assert (total.schema, total.positive.offset, total.positive.counts.tolist()) == (0, 1, [13.0, 7.0])
 
 
+def test_the_lowest_bucket_that_has_a_number_is_joined_with_the_next() -> None:
+    fine = exponential([1, 2, 3], offset=-(2**31), schema=1)
+    coarse = fine.laid_out(0, 0.0, ()).positive
+    assert (coarse.offset, coarse.counts.tolist()) == (-(2**30), [1.0, 5.0])
+
+
 def test_adding_widens_the_zero_bucket_to_whole_buckets() -> None:
     left = exponential([1, 2], offset=0)
     right = FloatHistogram(count=5, sum=0, zero_count=5, zero_threshold=0.75)

@@ -146,7 +146,7 @@ def extended_series(rows: selectors.Rows, start: int, end: int, lookback: int, s
     rows = rows.without_stale()
     if not len(rows.times):
         return
-    starts, ends = np.array([start]), np.array([end])
+    starts, ends = np.array([start], np.int64), np.array([end], np.int64)
     lo, hi = windows.bounds(rows.times, starts - lookback, ends + (lookback if smoothed else 0))
     span = Span(rows.times, lo, hi, starts, ends, smoothed)
     if not span.there[0]:

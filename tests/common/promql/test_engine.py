@@ -13,6 +13,7 @@ from common.promql.engine import Engine, EngineOptions
 from common.promql.errors import ParseError
 from common.promql.parser import parse
 from common.promql.promqltest_store import ScriptStore
+from common.promql.signatures import EXTENDED_RANGE_SELECTORS
 from common.sample import STALE_NAN
 from common.testing import FakeClock
 from common.tsdb.memory import MemoryQuerier
@@ -245,6 +246,17 @@ def test_a_parameter_that_is_no_number_of_series_is_refused(engine: Engine, quer
         engine.instant(querier, "topk(NaN, m)", 0)
     with pytest.raises(QueryError, match=r"Scalar value 1e\+300 overflows int64"):
         engine.instant(querier, "topk(1e300, m)", 0)
+
+
+def test_limits_of_windows_may_pass_32_bits() -> None:
+    engine = Engine(EngineOptions(features=frozenset({EXTENDED_RANGE_SELECTORS})))
+    store = MemoryQuerier()
+    middle = 1 << 31
+    for at in (middle - 120_000, middle + 30_000):
+        store.add(Labels.of(__name__="m"), at, float(at))
+    (series,) = engine.instant(store, "m[1m] smoothed", middle - 10_000).series
+    assert series.timestamps.tolist() == [middle - 70_000, middle - 10_000]
+    assert series.values.tolist() == [middle - 70_000, middle - 10_000]
 
 
 def test_rate_of_what_is_no_counter_is_told(engine: Engine, querier: MemoryQuerier) -> None:

@@ -130,6 +130,17 @@ def test_a_metric_too_large_for_one_batch_comes_in_shares(tmp_path: Path, monkey
     assert read(built(tmp_path, [lot]), 0, 5000) == read_all(lot.model.select([], Millis(0), Millis(5000)))
 
 
+def test_series_tell_their_first_and_last_times_whatever_these_are(tmp_path: Path) -> None:
+    times = np.array([-(1 << 40), 1, 2])
+    lines = [Line(times, None, 0), Line(times[1:], None, 0)]
+    lot = Lot(1)
+    line_of = np.array([0, *[1] * (len(ROWS.rows) - 1)], np.intp)
+    lot.found = [lot._piece(TARGETS[0], lines, line_of, np.ones((len(ROWS.rows), 3)))]
+    first, last = built(tmp_path, [lot]).spans()
+    assert first.tolist() == [-(1 << 40), *[1] * (len(ROWS.rows) - 1)]
+    assert last.tolist() == [2] * len(ROWS.rows)
+
+
 def test_every_cut_and_every_flipped_byte_is_found(tmp_path: Path) -> None:
     block = built(tmp_path, [Lot(1)])
     block.verify()
