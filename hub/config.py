@@ -78,8 +78,8 @@ class GlobalConfig:
 
     UNSUPPORTED: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("scrape_protocols", "scrape_failure_log_file", "rule_query_offset", "keep_dropped_targets",
-         "metric_name_validation_scheme", "metric_name_escaping_scheme", "convert_classic_histograms_to_nhcb",
-         "extra_scrape_metrics", "runtime"),
+         "metric_name_validation_scheme", "metric_name_escaping_scheme", "extra_scrape_metrics",
+         "runtime"),
         _LATER,
     )  # fmt: skip
 
@@ -107,7 +107,10 @@ class GlobalConfig:
         default=False, metadata=option("ask targets for protobuf, and keep native histograms")
     )
     always_scrape_classic_histograms: bool = field(
-        default=False, metadata=option("keep the classic part of a histogram that is native too")
+        default=False, metadata=option("keep the classic part of a histogram that is native too, or made so")
+    )
+    convert_classic_histograms_to_nhcb: bool = field(
+        default=False, metadata=option("keep classic histograms as native ones with custom buckets")
     )
 
     def __post_init__(self) -> None:
@@ -193,8 +196,7 @@ class ScrapeConfig:
              "proxy_from_environment", "proxy_connect_header", "http_headers", "enable_http2", "scrape_protocols",
              "fallback_scrape_protocol", "track_timestamps_staleness", "keep_dropped_targets",
              "scrape_failure_log_file", "native_histogram_bucket_limit", "native_histogram_min_bucket_factor",
-             "scrape_classic_histograms", "convert_classic_histograms_to_nhcb", "metric_name_validation_scheme",
-             "metric_name_escaping_scheme",
+             "scrape_classic_histograms", "metric_name_validation_scheme", "metric_name_escaping_scheme",
              "extra_scrape_metrics", "bearer_token", "bearer_token_file"),
             _LATER,
         ),
@@ -222,7 +224,10 @@ class ScrapeConfig:
     target_limit: int | None = field(default=None, metadata=option("most targets of this job"))
     scrape_native_histograms: bool | None = field(default=None, metadata=option("ask for and keep native histograms"))
     always_scrape_classic_histograms: bool | None = field(
-        default=None, metadata=option("keep the classic part of a histogram that is native too")
+        default=None, metadata=option("keep the classic part of a histogram that is native too, or made so")
+    )
+    convert_classic_histograms_to_nhcb: bool | None = field(
+        default=None, metadata=option("keep classic histograms as native ones with custom buckets")
     )
     static_configs: tuple[StaticConfig, ...] = field(default=(), metadata=option("listed targets"))
     relabel_configs: tuple[RelabelConfig, ...] = field(

@@ -35,6 +35,8 @@ class Target:
     """Whether native histograms are asked for and kept."""
     classic: bool = False
     """Whether classic parts of native histograms are kept too."""
+    convert: bool = False
+    """Whether classic histograms become native ones with custom buckets."""
 
     @property
     def source_labels(self) -> Labels:
@@ -131,4 +133,5 @@ def _target(config: HubConfig, job: ScrapeConfig, discovered: Labels) -> Target 
         body_limit=config.limit(job, "body_size_limit"),
         native=config.wants(job, "scrape_native_histograms"),
         classic=config.wants(job, "always_scrape_classic_histograms"),
+        convert=config.wants(job, "convert_classic_histograms_to_nhcb"),
     )

@@ -19,6 +19,7 @@ from common.errors import BrambleError, FormatError, LimitError, RemoteError
 from common.exposition import protobuf
 from common.exposition.lines import Exposed, LineParser
 from common.exposition.native import NativeSeries
+from common.exposition.nhcb import Converter
 from common.exposition.parse import Format
 from common.flags import program_version
 from common.frames.model import SourceId
@@ -190,6 +191,7 @@ class TargetScraper:
         self._direct = plain_connection(target.url)
         self._head = b""
         self._parser = LineParser()
+        self._converter = Converter(target.classic) if target.convert else None
         self._layout = _Layout()
         source = target_id(target)
         self._writer = SourceWriter(store, source, target.source_labels)
@@ -327,6 +329,8 @@ class TargetScraper:
                 found = protobuf.expose(body, self._target.native, self._target.classic)
             else:
                 found = self._parser.parse(body, fetched.form)
+            if self._converter is not None:
+                found = self._converter.convert(found)
             scraped = len(found.values) + len(found.histograms) + found.duplicates
             self._metrics.scrape_duplicates.inc(found.duplicates)
             added = self._arrange(found)

@@ -402,6 +402,37 @@ async def test_native_histograms_are_relabelled_limited_and_checked(rig: Rig) ->
     assert native_kinds(rig) == {}
 
 
+CLASSIC = """# TYPE h histogram
+h_bucket{x="1",le="1"} 2
+h_bucket{x="1",le="+Inf"} 3
+h_sum{x="1"} 4
+h_count{x="1"} 3
+# TYPE up_again gauge
+up_again 1
+"""
+
+
+@pytest.mark.parametrize(("keep", "left"), [("false", []), ("true", ["h_bucket", "h_bucket", "h_count", "h_sum"])])
+async def test_classic_histograms_become_native_ones_if_asked_for(rig: Rig, keep: str, left: list[str]) -> None:
+    bodies = [CLASSIC, CLASSIC.replace(" 3", " 5"), "up_again 1\n"]
+    rig.exporter.handler = lambda _: _text(bodies.pop(0))
+    scraper = rig.scraper(f"convert_classic_histograms_to_nhcb: true, always_scrape_classic_histograms: {keep}")
+    while bodies:
+        assert await rig.scrape(scraper) == ""
+    assert native_kinds(rig) == {"1": [False, False, True]}
+    (batch,) = rig.store.select([Matcher(MatchType.EQ, "__name__", "h")], Millis(0), Millis(2**60))
+    assert batch.histograms is not None
+    first, second = batch.histograms[0, :2]
+    assert (first.custom, first.positive.counts.tolist(), first.sum) == ((1.0,), [2.0, 1.0], 4.0)
+    assert (second.count, second.positive.counts.tolist()) == (5.0, [2.0, 3.0])
+    names = rig.store.series([[Matcher(MatchType.RE, "__name__", "h_.*")]], Millis(0), Millis(2**60))
+    assert [labels.name for labels in names] == left
+
+
+async def _text(body: str) -> web.Response:
+    return web.Response(text=body)
+
+
 async def test_without_the_option_text_is_asked_for(rig: Rig) -> None:
     await rig.scrape(rig.scraper())
     assert "protobuf" not in rig.exporter.requests[0].headers["Accept"]
