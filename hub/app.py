@@ -49,6 +49,7 @@ from hub.intake.pull import AgentClient, Puller
 from hub.intake.remote_write import Receiver
 from hub.intake.scrape import ScrapeManager, TargetScraper
 from hub.intake.upkeep import Upkeep
+from hub.intake.zeros import ZERO_SAMPLES, Zeros
 from hub.loop import Pulse
 from hub.memory import limit, remembered, result_cache, sized
 from hub.metrics import IntakeMetrics, add_connections, add_views, make_registry
@@ -224,8 +225,10 @@ class Hub:
         )
         browser = MdnsBrowser(puller.seen, clock) if bramble.discovery and options.mdns else None
 
+        zeros = ZERO_SAMPLES in options.features
+
         def make_scraper(target: Target, own: aiohttp.ClientSession) -> TargetScraper:
-            return TargetScraper(target, store, own, None, committer, clock, metrics)
+            return TargetScraper(target, store, own, None, committer, clock, metrics, zeros)
 
         scrapes = ScrapeManager(make_scraper, clock)
         scrapes.apply(targets(config))
@@ -431,7 +434,8 @@ class Hub:
             return None
         lane = self._lane(stack, "remote-write", 1)
         many = remembered(self._memory)
-        return Receiver(self._store, self._store_options, lane, self._clock, registry, committing, many)
+        zeros = Zeros(self._store) if ZERO_SAMPLES in self._options.features else None
+        return Receiver(self._store, self._store_options, lane, self._clock, registry, committing, many, zeros)
 
     def _head(self) -> HeadInfo:
         stats = self._store.stats()

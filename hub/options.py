@@ -16,6 +16,7 @@ FEATURES = frozenset(
         "promql-binop-fill-modifiers",
         "promql-delayed-name-removal",
         "promql-per-step-stats",
+        "created-timestamp-zero-ingestion",
         "type-and-unit-labels",
     }
 )
@@ -29,7 +30,6 @@ IGNORED_FEATURES = frozenset(
         "auto-gomemlimit",
         "auto-reload-config",
         "concurrent-rule-eval",
-        "created-timestamp-zero-ingestion",
         "delayed-compaction",
         "exemplar-storage",
         "expand-external-labels",

@@ -46,7 +46,8 @@ class Exposed:
     Label sets are unique unless timestamps differ; `labels` and `meta` are the same objects as long as the target's
     series and their order stay, so that work on label sets can be kept. `duplicates` counts samples dropped for an
     earlier one.
-    Native `histograms` come from protobuf only.
+    Native `histograms` come from protobuf only. `starts` are start timestamps, ms, 0 for none, None where no sample has
+    one or nobody looked for them.
     """
 
     labels: Sequence[Labels]
@@ -55,6 +56,7 @@ class Exposed:
     meta: Sequence[MetricMeta]
     duplicates: int = 0
     histograms: Sequence[NativeSeries] = ()
+    starts: NDArray[np.int64] | None = None
 
 
 @dataclass(slots=True)

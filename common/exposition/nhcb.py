@@ -44,6 +44,11 @@ class _Place:
     count: int
     sum: int
 
+    @property
+    def any(self) -> int:
+        """One of its series."""
+        return int(self.at[0]) if len(self.at) else max(self.count, self.sum)
+
 
 @dataclass(slots=True)
 class Converter:
@@ -66,7 +71,7 @@ class Converter:
             self._plan(found, natives)
         if not self._places:
             return found
-        made = [made for place in self._places if (made := _histogram(place, found.values)) is not None]
+        made = [made for place in self._places if (made := _histogram(place, found)) is not None]
         histograms = [*found.histograms, *made]
         if self.keep or self._rest is None:
             return replace(found, histograms=histograms)
@@ -77,6 +82,7 @@ class Converter:
             values=found.values[self._rest],
             timestamps=None if stamps is None else [stamps[at] for at in self._rest.tolist()],
             histograms=histograms,
+            starts=None if found.starts is None else found.starts[self._rest],
         )
 
     def _plan(self, found: Exposed, natives: frozenset[Labels]) -> None:
@@ -135,8 +141,9 @@ def _place(group: _Group) -> _Place:
     return _Place(group.labels, group.timestamp, at, custom, not closed, group.count, group.sum)
 
 
-def _histogram(place: _Place, values: NDArray[np.float64]) -> NativeSeries | None:
+def _histogram(place: _Place, found: Exposed) -> NativeSeries | None:
     """The histogram; None if its numbers do not add up."""
+    values = found.values
     cumulative = values[place.at]
     if place.count != _NOWHERE:
         count = float(values[place.count])
@@ -153,4 +160,5 @@ def _histogram(place: _Place, values: NDArray[np.float64]) -> NativeSeries | Non
         return None
     total = 0.0 if place.sum == _NOWHERE else float(values[place.sum])
     histogram = FloatHistogram(CUSTOM_SCHEMA, count, total, positive=positive, custom=place.custom)
-    return NativeSeries(place.labels, histogram, place.timestamp)
+    start = 0 if found.starts is None else int(found.starts[place.any])
+    return NativeSeries(place.labels, histogram, place.timestamp, start)

@@ -172,11 +172,12 @@ def parse(data: bytes, form: Format, *, skip_created: bool = False) -> Iterator[
 FAMILY_LABEL = {MetricType.HISTOGRAM: "le", MetricType.SUMMARY: "quantile"}
 """Labels whose values are floats, by type of their family."""
 
-_SUFFIXES = {
+SUFFIXES = {
     MetricType.COUNTER: ("_total",),
     MetricType.HISTOGRAM: ("_bucket", "_count", "_sum"),
     MetricType.SUMMARY: ("", "_count", "_sum"),
 }
+"""Names of series that have a creation time, by type of their family."""
 
 
 def _with_starts(entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -188,7 +189,7 @@ def _with_starts(entries: Iterable[Entry]) -> Iterator[Entry]:
         return labels.drop((NAME, FAMILY_LABEL.get(kind, NAME)))
 
     def flush() -> Iterator[Entry]:
-        names = {family + suffix for suffix in _SUFFIXES.get(kind, ())}
+        names = {family + suffix for suffix in SUFFIXES.get(kind, ())}
         for entry in held:
             if isinstance(entry, Series) and entry.labels.name in names:
                 yield replace(entry, start=created.get(key(entry.labels)))
@@ -201,7 +202,7 @@ def _with_starts(entries: Iterable[Entry]) -> Iterator[Entry]:
         if isinstance(entry, Type):
             yield from flush()
             family, kind = entry.metric, entry.type
-        if isinstance(entry, Series) and kind in _SUFFIXES and entry.labels.name == family + "_created":
+        if isinstance(entry, Series) and kind in SUFFIXES and entry.labels.name == family + "_created":
             created[key(entry.labels)] = int(entry.value * 1000)
         else:
             held.append(entry)

@@ -64,6 +64,7 @@ def expose(data: bytes, native: bool = False, classic: bool = False) -> Exposed:
     labels: list[Labels] = []
     values: list[float] = []
     timestamps: list[int | None] = []
+    starts: list[int] = []
     meta: dict[str, MetricMeta] = {}
     seen: set[tuple[Labels, int | None]] = set()
     duplicates = 0
@@ -81,6 +82,7 @@ def expose(data: bytes, native: bool = False, classic: bool = False) -> Exposed:
                 labels.append(entry.labels)
                 values.append(entry.value)
                 timestamps.append(entry.timestamp)
+                starts.append(entry.start or 0)
             case Type(name, kind):
                 meta[name] = MetricMeta(name, kind)
             case Help(name, text):
@@ -90,7 +92,8 @@ def expose(data: bytes, native: bool = False, classic: bool = False) -> Exposed:
             case _:
                 pass
     stamped = timestamps if any(time is not None for time in timestamps) else None
-    return Exposed(labels, np.array(values, np.float64), stamped, list(meta.values()), duplicates, histograms)
+    known = np.array(starts, np.int64) if any(starts) else None
+    return Exposed(labels, np.array(values, np.float64), stamped, list(meta.values()), duplicates, histograms, known)
 
 
 def _family(data: bytes, start: int, end: int, native: bool, classic: bool) -> Iterator[Entry | NativeSeries]:

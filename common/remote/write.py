@@ -6,7 +6,7 @@ whole before anything of it is used: bytes that are broken anywhere give a WireE
 
 import struct
 from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 import numpy as np
@@ -61,7 +61,8 @@ _TYPES = (
 class HistogramSample:
     """A native histogram with float counts (integer ones are converted); spans are (offset, length) pairs.
 
-    `timestamp` and `start` (0 for none) are ms; counts are per bucket, not cumulative; `integer` says how they came.
+    `timestamp` and `start` (0 for none) are ms, so is `created`, the start that the series tells (2.0). Counts are per
+    bucket, not cumulative; `integer` says how they came.
     """
 
     timestamp: Millis
@@ -78,6 +79,7 @@ class HistogramSample:
     reset_hint: ResetHint
     integer: bool = False
     start: Millis = Millis(0)
+    created: Millis = Millis(0)
 
     def histogram(self) -> FloatHistogram | None:
         """The histogram, None for a staleness marker; FormatError says what is wrong with it."""
@@ -489,6 +491,7 @@ def _series_v2(
     if created:
         for index in range(mark, len(build.timestamps)):
             build.starts.setdefault(index, created)
+        histograms = [replace(each, created=Millis(created)) for each in histograms]
     build.add(labels, mark, histograms, exemplars)
     if meta is not None and isinstance(labels, Labels) and (meta.type is not MetricType.UNKNOWN or meta.help):
         metadata[MetricMeta(_family(labels.get(NAME), meta.type), meta.type, meta.help, meta.unit)] = None

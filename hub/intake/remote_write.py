@@ -1,14 +1,17 @@
 """Takes remote write requests, 1.0 and 2.0: unpacks, checks and appends them off the event loop, durably.
 
 A request is answered when its samples are readable and on the disk. Exemplars and start timestamps of floats are not
-kept. What can't be taken of a request (labels, times, malformed histograms) is left out and named; the rest is stored.
+kept; of the latter there may be zero samples (`zeros.py`). What can't be taken of a request (labels, times, malformed
+histograms) is left out and named; the rest is stored.
 """
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -21,9 +24,10 @@ from common.histogram import FloatHistogram
 from common.labels import Labels
 from common.remote import snappy
 from common.remote.write import MAX_CACHED_SERIES, Decoder, WriteRequest
-from common.sample import MetricMeta
+from common.sample import MetricMeta, Millis, is_stale
 from common.tsdb.native import Stored, check_histogram
 from common.tsdb.options import StoreOptions
+from hub.intake.zeros import Started, Zeros
 
 MAX_BODY_BYTES = 16 * 2**20
 MAX_UNPACKED_BYTES = 64 * 2**20
@@ -106,9 +110,14 @@ class Receiver:
         registry: CollectorRegistry,
         committing: Executor | None = None,
         remembered: int = MAX_CACHED_SERIES,
+        zeros: Zeros | None = None,
     ) -> None:
-        """Commits run on `committing`, or on `executor` without it; `remembered` bounds the label sets kept decoded."""
+        """Commits run on `committing`, or on `executor` without it; `remembered` bounds the label sets kept decoded.
+
+        `zeros` writes zero samples at the start timestamps of 2.0.
+        """
         self._store = store
+        self._zeros = zeros
         self._options = options
         self._executor = executor
         self._committing = committing or executor
@@ -166,6 +175,8 @@ class Receiver:
         if not fine.all():
             rows = rows[fine]
         self._store.add_metadata(request.metadata)
+        if self._zeros is not None and version is Version.V2:
+            self._zeros.take(list(_started(request, fine, allowed)))
         self._append(request.series, rows, request.timestamps[fine], request.values[fine])
         self._samples.inc(len(rows))
         histograms = self._take_histograms(request, allowed, refused) if request.histograms else 0
@@ -270,3 +281,25 @@ def _slices(samples: Sequence[Native]) -> Iterator[Sequence[Native]]:
         words += more
     if begin < len(samples):
         yield samples[begin:]
+
+
+def _started(request: WriteRequest, fine: NDArray[np.bool_], allowed: Sequence[bool]) -> Iterator[Started]:
+    """Of every series with a start the first sample behind it; `fine` and `allowed` as `Receiver._fine` has them."""
+    if request.starts is not None:
+        for row, (begin, end) in enumerate(pairwise(request.bounds.tolist())):
+            inside = np.flatnonzero(fine[begin:end] & (request.starts[begin:end] > 0)) + begin
+            if len(inside):
+                start = int(request.starts[inside].max())
+                times = request.timestamps[inside]
+                if (times > start).any():
+                    yield Started(request.series[row], start, int(times[times > start].min()))
+    for row, samples in request.histograms.items():
+        if not allowed[row]:
+            continue
+        known = [each for each in samples if each.created or each.start]
+        start = max((each.start or each.created for each in known), default=Millis(0))
+        later = [each for each in known if each.timestamp > start and not is_stale(each.sum)]
+        if later:
+            first = min(later, key=lambda each: each.timestamp)
+            with suppress(FormatError):  # which is said where the histogram itself is taken
+                yield Started(request.series[row], start, first.timestamp, first.histogram())

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ from yarl import URL
 from common.clock import Clock
 from common.errors import BrambleError, FormatError, LimitError, RemoteError
 from common.exposition import protobuf
+from common.exposition.created import StartReader
 from common.exposition.lines import Exposed, LineParser
 from common.exposition.native import NativeSeries
 from common.exposition.nhcb import Converter
@@ -33,6 +34,7 @@ from hub.discovery.static import JobTargets, Target
 from hub.intake.commit import Committer
 from hub.intake.direct import Direct
 from hub.intake.http import FAILURES, BodyLimitError, describe, gunzip, read_bounded, session
+from hub.intake.zeros import Started, Zeros
 from hub.metrics import IntakeMetrics
 
 P = ParamSpec("P")
@@ -46,7 +48,7 @@ ACCEPT = (
 ACCEPT_NATIVE = (
     "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6," + ACCEPT
 )
-"""Where native histograms are wanted, which no text format has."""
+"""Where native histograms or start timestamps are wanted; no text format has the former, few exporters' the latter."""
 MAX_BODY_BYTES = 64 << 20
 """Where no body_size_limit is set."""
 MAX_TIMESTAMPS = 1_000
@@ -176,10 +178,12 @@ class TargetScraper:
         committer: Committer,
         clock: Clock,
         metrics: IntakeMetrics,
+        zeros: bool = False,
     ) -> None:
         """What blocks (parsing, appending) runs in `executor`; without one on the loop, which then is only for scrapes.
 
-        A scrape is so short that handing it to another thread and back costs as much as the scrape.
+        A scrape is so short that handing it to another thread and back costs as much as the scrape. With `zeros`, there
+        are zero samples at start timestamps: see `zeros.py`.
         """
         self.state = TargetState(target)
         self._target = target
@@ -192,6 +196,9 @@ class TargetScraper:
         self._head = b""
         self._parser = LineParser()
         self._converter = Converter(target.classic) if target.convert else None
+        self._zeros = Zeros(store) if zeros else None
+        self._starts = StartReader()
+        self._started_last: tuple[Sequence[Labels], NDArray[np.int64]] = (), np.zeros(0, np.int64)
         self._layout = _Layout()
         source = target_id(target)
         self._writer = SourceWriter(store, source, target.source_labels)
@@ -285,7 +292,7 @@ class TargetScraper:
     def _headers(self) -> dict[str, str]:
         target = self._target
         return {
-            "Accept": ACCEPT_NATIVE if target.native else ACCEPT,
+            "Accept": ACCEPT_NATIVE if target.native or self._zeros is not None else ACCEPT,
             "Accept-Encoding": "gzip" if target.job.enable_compression else "identity",
             "User-Agent": f"Bramble/{program_version()}",
             "X-Prometheus-Scrape-Timeout-Seconds": f"{target.timeout / 1000:g}",
@@ -329,6 +336,8 @@ class TargetScraper:
                 found = protobuf.expose(body, self._target.native, self._target.classic)
             else:
                 found = self._parser.parse(body, fetched.form)
+            if self._zeros is not None and fetched.form is Format.OPENMETRICS:
+                found = self._starts.read(found)
             if self._converter is not None:
                 found = self._converter.convert(found)
             scraped = len(found.values) + len(found.histograms) + found.duplicates
@@ -339,6 +348,10 @@ class TargetScraper:
             if self._target.sample_limit and kept > self._target.sample_limit:
                 self._metrics.exceeded_samples.inc()
                 raise LimitError(f"sample limit exceeded ({kept} samples, limit {self._target.sample_limit})")
+            if self._zeros is not None:
+                self._zeros.take(list(self._started(at, found, native)))
+                if found.starts is not None and (found.starts < at).all():
+                    self._started_last = found.labels, found.starts
             self._append(at, duration, found, native, scraped, added)
         except (FormatError, LimitError, RemoteError) as err:
             if isinstance(err, BodyLimitError):
@@ -373,6 +386,22 @@ class TargetScraper:
             for labels, _ in out:
                 check_labels(target.source_labels.merge(labels), target)
         return out
+
+    def _started(self, at: Millis, found: Exposed, native: Sequence[tuple[Labels, NativeSeries]]) -> Iterator[Started]:
+        """The samples whose start is known."""
+        own, target = self._target.job.honor_timestamps, self._target.source_labels
+        labels_before, starts_before = self._started_last
+        starts = found.starts
+        if starts is not None and not (found.labels is labels_before and np.array_equal(starts, starts_before)):
+            for index in np.flatnonzero(starts).tolist():
+                labels = self._layout.rows[index]
+                stamp = found.timestamps[index] if own and found.timestamps is not None else None
+                if labels is not None:
+                    yield Started(target.merge(labels), int(starts[index]), at if stamp is None else stamp)
+        for labels, each in native:
+            if each.start:
+                time = each.timestamp if own and each.timestamp is not None else at
+                yield Started(target.merge(labels), each.start, time, each.histogram)
 
     def _append(
         self,

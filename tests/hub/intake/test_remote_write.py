@@ -14,16 +14,17 @@ from common.errors import BusyError, FormatError, LimitError, StorageError
 from common.frames.model import SourceId
 from common.histogram import FloatHistogram, side
 from common.labels import Labels, Matcher, MatchType
-from common.remote.read import encode_series
+from common.remote.read import encode_histogram, encode_series
 from common.remote.snappy import compress
 from common.sample import STALE_NAN, STALE_NAN_BITS, MetricMeta, MetricType, Millis
 from common.testing import FakeClock
 from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
-from common.wire import write_bytes, write_int, write_text
+from common.wire import write_bytes, write_double, write_int, write_text
 from hub.intake import remote_write
 from hub.intake.remote_write import Receiver as Writer
 from hub.intake.remote_write import Version
+from hub.intake.zeros import Zeros
 
 UP = Labels.of(__name__="up", instance="a")
 YEARS = 200 * 365 * 86_400_000
@@ -41,13 +42,14 @@ def request(series: Mapping[Labels, Mapping[int, float]]) -> bytes:
 class Receiver:
     """A writer over a real store."""
 
-    def __init__(self, path: Path, clock: FakeClock, **options: int) -> None:
+    def __init__(self, path: Path, clock: FakeClock, zeros: bool = False, **options: int) -> None:
         self.path, self.clock = path, clock
         self.options = StoreOptions(**{"retention_ms": YEARS, **options})
         self.store = Store.open(path, self.options, clock)
         self.pool = ThreadPoolExecutor(1)
         self.registry = CollectorRegistry()
-        self.writer = Writer(self.store, self.options, self.pool, clock, self.registry)
+        own = Zeros(self.store) if zeros else None
+        self.writer = Writer(self.store, self.options, self.pool, clock, self.registry, zeros=own)
 
     def samples(self) -> dict[Labels, list[tuple[int, float, bool]]]:
         """All that is stored: ms, value, whether a staleness marker."""
@@ -85,8 +87,8 @@ Make = Callable[..., Receiver]
 async def make(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Make]:
     made: list[Receiver] = []
 
-    def one(**options: int) -> Receiver:
-        made.append(Receiver(tmp_path / "data", clock, **options))
+    def one(zeros: bool = False, **options: int) -> Receiver:
+        made.append(Receiver(tmp_path / "data", clock, zeros, **options))
         return made[0]
 
     yield one
@@ -302,3 +304,56 @@ async def test_large_histograms_are_taken_a_few_at_a_time(make: Make, monkeypatc
     large = FloatHistogram(0, 64, 1.0, positive=side(0, [1.0] * 64))
     written = await receiver.writer.take(native(UP, *((at, large) for at in range(10))), Version.V1)
     assert written.histograms == len(histograms(receiver)) == 10
+
+
+def started(name: str, created: int, samples: Mapping[int, float], histogram: FloatHistogram | None = None) -> bytes:
+    """A body of remote write 2.0: one series, created at `created` (ms); a `histogram` at each of the times."""
+    symbols = ["", "__name__", name]
+    refs = write_bytes(1, bytes([1, 2]))
+    if histogram is None:
+        parts = [write_bytes(2, write_double(1, value) + write_int(2, time)) for time, value in samples.items()]
+    else:
+        parts = [write_bytes(3, encode_histogram(time, histogram)) for time in samples]
+    series = refs + b"".join(parts) + write_int(6, created)
+    return compress(b"".join(write_text(4, symbol) for symbol in symbols) + write_bytes(5, series))
+
+
+async def test_a_series_is_zero_at_its_start_if_that_is_asked_for(make: Make) -> None:
+    receiver = make(zeros=True)
+    name = Labels.of(__name__="c_total")
+    for body in (
+        started("c_total", 50_000, {60_000: 3.0, 75_000: 4.0}),
+        started("c_total", 50_000, {90_000: 5.0}),
+        started("c_total", 100_000, {105_000: 1.0}),
+        started("c_total", 100_500, {120_000: 1.0}),  # later, but there is a sample since
+        started("c_total", 150_000, {140_000: 2.0, 150_000: 2.5}),  # not before any sample
+    ):
+        taken = await receiver.writer.take(body, Version.V2)
+        assert not taken.refused
+    times = {at: value for at, value, _ in receiver.samples()[name]}
+    assert [at for at, value in times.items() if not value] == [50_000, 100_000]
+    assert len(times) == 2 + 7
+
+
+async def test_a_start_counts_only_if_asked_for_and_within_an_hour(
+    make: Make, tmp_path: Path, clock: FakeClock
+) -> None:
+    receiver = make(zeros=True)
+    await receiver.writer.take(started("old_total", 1, {3_600_002: 3.0}), Version.V2)
+    assert len(receiver.samples()[Labels.of(__name__="old_total")]) == 1
+    plain = Receiver(tmp_path / "plain", clock)
+    await plain.writer.take(started("c_total", 50_000, {60_000: 3.0}), Version.V2)
+    assert len(plain.samples()[Labels.of(__name__="c_total")]) == 1
+    plain.close()
+
+
+async def test_a_histogram_is_empty_at_its_start(make: Make) -> None:
+    receiver = make(zeros=True)
+    whole = FloatHistogram(2, 3.0, 4.0, 0.0, 0.25, side(1, [1.0, 2.0]))
+    for _ in range(2):
+        await receiver.writer.take(started("h", 50_000, {60_000: 0.0, 75_000: 0.0}, whole), Version.V2)
+    (batch,) = receiver.store.select([Matcher(MatchType.EQ, "__name__", "h")], Millis(0), Millis(1 << 60))
+    assert batch.histograms is not None
+    assert batch.timelines[0].timestamps.tolist() == [50_000, 60_000, 75_000]
+    assert [each.count for each in batch.histograms[0]] == [0.0, 3.0, 3.0]
+    assert (batch.histograms[0, 0].schema, batch.histograms[0, 0].zero_threshold) == (2, 0.25)

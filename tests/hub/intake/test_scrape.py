@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytest_asyncio
 from aiohttp import web
@@ -17,12 +18,13 @@ from prometheus_client import CollectorRegistry
 
 from common.config import load
 from common.exposition.protobuf_encode import exposition
-from common.histogram import FloatHistogram, side
+from common.histogram import FloatHistogram, ResetHint, side
 from common.labels import Labels, Matcher, MatchType
 from common.sample import Millis
 from common.testing import FakeClock, settle
 from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
+from common.wire import write_bytes, write_double, write_int, write_text, write_varint
 from hub.config import HubConfig
 from hub.discovery.static import JobTargets, Target, targets
 from hub.intake.commit import Committer
@@ -62,7 +64,7 @@ class Rig:
     stack: AsyncExitStack
     exporter: Exporter
     address: str
-    make: Callable[[Target], TargetScraper]
+    make: Callable[..., TargetScraper]
     lane: ThreadPoolExecutor
     now: int = 1_000_000
 
@@ -71,8 +73,8 @@ class Rig:
         (found,) = targets(load(HubConfig, text, "x")).values()
         return found.active[0]
 
-    def scraper(self, options: str = "") -> TargetScraper:
-        return self.make(self.target(options))
+    def scraper(self, options: str = "", zeros: bool = False) -> TargetScraper:
+        return self.make(self.target(options), zeros)
 
     async def scrape(self, scraper: TargetScraper, body: str | None = None) -> str:
         """Scrape once, 15 s after the last time; the error."""
@@ -122,8 +124,8 @@ async def rig(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Rig]:
         app.router.add_get("/metrics", exporter.answer)
         server = await stack.enter_async_context(TestServer(app, host="127.0.0.1"))
 
-        def make(target: Target) -> TargetScraper:
-            return TargetScraper(target, store, http, lane, committer, clock, metrics)
+        def make(target: Target, zeros: bool = False) -> TargetScraper:
+            return TargetScraper(target, store, http, lane, committer, clock, metrics, zeros)
 
         yield Rig(store, clock, stack, exporter, f"127.0.0.1:{server.port}", make, lane)
 
@@ -431,6 +433,85 @@ async def test_classic_histograms_become_native_ones_if_asked_for(rig: Rig, keep
 
 async def _text(body: str) -> web.Response:
     return web.Response(text=body)
+
+
+def counted(value: float, created: float) -> str:
+    return f"# TYPE c counter\nc_total {value}\nc_created {created}\n# TYPE g gauge\ng 1\n# EOF\n"
+
+
+def all_of(rig: Rig, name: str) -> list[tuple[int, float | None]]:
+    """Time and value (None: stale) of the one series of this name."""
+    (batch,) = rig.store.select([Matcher(MatchType.EQ, "__name__", name)], Millis(0), Millis(2**60))
+    (line,) = batch.timelines
+    stale = np.zeros(len(line.timestamps), np.bool_) if line.stale is None else line.stale
+    values = [None if gone else value for value, gone in zip(batch.values[0].tolist(), stale.tolist(), strict=False)]
+    return list(zip(line.timestamps.tolist(), values, strict=True))
+
+
+async def test_a_counter_is_zero_when_it_was_created_if_that_is_asked_for(rig: Rig) -> None:
+    rig.exporter.kind = "application/openmetrics-text; version=1.0.0"
+    scraper = rig.scraper(zeros=True)
+    assert await rig.scrape(scraper, counted(5, 1000.25)) == ""
+    first = rig.now
+    assert await rig.scrape(scraper, counted(6, 1000.25)) == ""
+    assert await rig.scrape(scraper, counted(2, (rig.now + 7_000) / 1000)) == ""
+    restart = rig.now - 8_000
+    assert await rig.scrape(scraper, counted(3, restart / 1000)) == ""
+    expected = [(1_000_250, 0.0), (first, 5.0), (first + 15_000, 6.0), (restart, 0.0), (first + 30_000, 2.0)]
+    assert all_of(rig, "c_total") == [*expected, (first + 45_000, 3.0)]
+    assert len(all_of(rig, "g")) == 4
+    assert rig.store.series([[Matcher(MatchType.EQ, "__name__", "c_created")]], Millis(0), Millis(2**60)) == []
+    assert "protobuf" in rig.exporter.requests[0].headers["Accept"]
+    # A scrape may be a little older than what it tells: then the next one tells it, too.
+    assert await rig.scrape(scraper, counted(1, (rig.now + 15_001) / 1000)) == ""
+    assert await rig.scrape(scraper, counted(2, (rig.now + 1) / 1000)) == ""
+    expected += [(first + 45_000, 3.0), (first + 60_000, 1.0), (first + 60_001, 0.0), (first + 75_000, 2.0)]
+    assert all_of(rig, "c_total") == expected
+    restart = first + 60_001
+    # After a restart of the hub nothing is known of the series but what is stored.
+    assert await rig.scrape(rig.scraper(zeros=True), counted(4, restart / 1000)) == ""
+    assert all_of(rig, "c_total") == [*expected, (rig.now, 4.0)]
+
+
+async def test_a_start_that_is_old_or_not_before_the_sample_is_no_sample(rig: Rig) -> None:
+    rig.exporter.kind = "application/openmetrics-text; version=1.0.0"
+    rig.now = 10_000_000
+    for number, start in enumerate((rig.now / 1000 - 3600, rig.now / 1000 + 15.0, rig.now / 1000 + 99, 0, -5)):
+        label = f"metric_relabel_configs: [{{target_label: n, replacement: n{number}}}]"
+        scraper = rig.scraper(label, zeros=True)
+        assert await rig.scrape(scraper, counted(5, start)) == ""
+        rig.now -= 15_000
+    found = rig.stored("c_total")
+    assert [value for _, value, _ in found] == [5.0] * 5
+
+
+async def test_without_the_feature_created_is_a_series(rig: Rig) -> None:
+    rig.exporter.kind = "application/openmetrics-text; version=1.0.0"
+    assert await rig.scrape(rig.scraper(), counted(5, 1000.25)) == ""
+    assert [value for _, value in all_of(rig, "c_created")] == [1000.25]
+    assert len(all_of(rig, "c_total")) == 1
+
+
+async def test_native_histograms_are_empty_when_they_were_created(rig: Rig) -> None:
+    histogram = write_int(1, 5) + write_double(2, 1.0) + write_int(5, 2) + write_double(6, 0.5)
+    histogram += write_bytes(12, write_int(1, 0) + write_int(2, 1)) + write_bytes(13, b"\x0a")
+    histogram += write_bytes(15, write_int(1, 1000) + write_int(2, 500_000_000))
+    family = write_text(1, "h") + write_int(3, 4) + write_bytes(4, write_bytes(7, histogram))
+    body = write_varint(len(family)) + family
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=body, headers={"Content-Type": PROTOBUF})
+
+    rig.exporter.handler = answer
+    scraper = rig.scraper("scrape_native_histograms: true", zeros=True)
+    for _ in range(2):
+        assert await rig.scrape(scraper) == ""
+    (batch,) = rig.store.select([Matcher(MatchType.EQ, "__name__", "h")], Millis(0), Millis(2**60))
+    assert batch.histograms is not None
+    assert batch.timelines[0].timestamps.tolist() == [1_000_500, 1_015_000, 1_030_000]
+    empty, whole, _ = batch.histograms[0, :3]
+    assert (empty.count, empty.schema, empty.zero_threshold, empty.hint) == (0.0, 1, 0.5, ResetHint.RESET)
+    assert whole.count == 5.0
 
 
 async def test_without_the_option_text_is_asked_for(rig: Rig) -> None:
