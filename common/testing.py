@@ -80,7 +80,7 @@ async def settle(turns: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-async def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Let tasks and threads run until `condition` holds; TimeoutError after that many real seconds."""
     async with asyncio.timeout(seconds):
         while not condition():

@@ -72,7 +72,7 @@ def thread_leak_guard(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that leaves a thread behind (executor workers of a closed loop get a moment to end)."""
     before = set(threading.enumerate())
     yield
-    deadline = time.monotonic() + 2.0
+    deadline = time.monotonic() + 20.0
     while left := [t for t in threading.enumerate() if t not in before and t.is_alive()]:
         if time.monotonic() > deadline:
             pytest.fail(f"leaked threads: {[t.name for t in left]}")

@@ -27,7 +27,7 @@ class Quiet(Collector):
         return []
 
     def close(self) -> None:
-        Quiet.closing.wait(5)
+        Quiet.closing.wait(60)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def slots(path: Path, clock: FakeClock) -> int:
 async def ready(port: int) -> None:
     """Wait until the agent says that samples are being stored."""
     answer = b""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while b" 200 " not in answer:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /-/ready HTTP/1.0\r\n\r\n")

@@ -54,7 +54,7 @@ class Cpu(Collector):
 
     def collect(self, skip: Skip) -> list[Reading]:
         Cpu.runs += 1
-        Cpu.gate.wait(5)
+        Cpu.gate.wait(60)
         return [(CPU, ("0", "idle"), 10.0), (CPU, ("0", 'us"er'), 2.0)]
 
 

@@ -35,7 +35,7 @@ def needs(program: str) -> str:
     return path
 
 
-def wait_for(condition: Callable[[], T], what: str, seconds: float = 20.0) -> T:
+def wait_for(condition: Callable[[], T], what: str, seconds: float = 60.0) -> T:
     """The first truthy result of `condition` (an exception counts as falsy); fails the test after `seconds`."""
     deadline = time.monotonic() + seconds
     last: object = None
@@ -77,7 +77,7 @@ class Running:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
-    def wait_ready(self, seconds: float = 20.0) -> "Running":
+    def wait_ready(self, seconds: float = 60.0) -> "Running":
         """Wait until `/-/ready` answers 200; fails the test, with its output, if it ends before."""
         deadline = time.monotonic() + seconds
         while not self.client.ready():
@@ -90,9 +90,9 @@ class Running:
     def kill(self) -> None:
         """SIGKILL, and wait for the end."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
-    def stop(self, seconds: float = 15.0) -> int:
+    def stop(self, seconds: float = 60.0) -> int:
         """SIGTERM, and the exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(seconds)

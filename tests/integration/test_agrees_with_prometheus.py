@@ -39,7 +39,7 @@ def promtool(server: Running, query: str, at: float | None = None) -> dict[str, 
     command = [needs("promtool"), "query", "instant", "-o", "json", server.url, query]
     if at is not None:
         command[3:3] = [f"--time={at}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr + done.stdout
     return {r["metric"].get("mode", ""): float(r["value"][1]) for r in json.loads(done.stdout)}
 
@@ -70,11 +70,11 @@ def test_rates_of_one_agent_agree_within_one_percent(start: Start, tmp_path: Pat
     config = f'bramble: {{pull_interval: 1s, agents: ["{address}"]}}\n'
     ours = hub(start, tmp_path / "hub", "--no-discovery.mdns", config=config).wait_ready()
     # Prometheus lets its targets settle for five seconds first: both must be looking when the agent comes.
-    wait_for(lambda: theirs.client.instant("up"), "Prometheus scrapes", 20)
+    wait_for(lambda: theirs.client.instant("up"), "Prometheus scrapes", 60)
     edge(start, tmp_path / "edge", "--no-discovery.mdns", port=port).wait_ready()
     enough = "min(count_over_time(node_cpu_seconds_total[5m]))"
     for server in (theirs, ours):
-        wait_for(partial(least, server, enough, 12), f"12 samples in {server.url}", 40)
+        wait_for(partial(least, server, enough, 12), f"12 samples in {server.url}", 60)
     # The two sample up to a second apart, which weighs less the longer both have seen the machine.
     wait_for(partial(agree, theirs, ours), "the rates agree", 60)
 

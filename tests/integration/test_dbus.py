@@ -28,7 +28,7 @@ def bus(tmp_path: Path) -> Iterator[Connection]:
     yield connection
     connection.close()
     daemon.terminate()
-    daemon.wait(10)
+    daemon.wait(60)
     daemon.stdout.close()
 
 

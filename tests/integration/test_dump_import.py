@@ -107,7 +107,7 @@ def test_a_running_fleet_is_dumped_and_what_was_imported_is_served(tmp_path: Pat
     agent = edge(start, tmp_path / "edge", "--no-discovery.mdns").wait_ready()
     config = f'bramble: {{pull_interval: 1s, commit_interval: 1s, agents: ["127.0.0.1:{agent.port}"]}}\n'
     server = hub(start, tmp_path / "hub", "--no-discovery.mdns", config=config).wait_ready()
-    wait_for(lambda: server.client.instant("node_load1 offset 2s"), "samples of the agent", 30)
+    wait_for(lambda: server.client.instant("node_load1 offset 2s"), "samples of the agent", 60)
 
     def dumped(directory: Path) -> bool:
         ctl("dump", directory, "--match", '{__name__=~"node_.*"}', "-o", tmp_path / "x.om")

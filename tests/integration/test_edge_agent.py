@@ -31,7 +31,7 @@ FRAMES = {"Accept": "application/vnd.bramble.frames;version=1"}
 
 def get(running: Running, path: str, headers: Mapping[str, str] | None = None) -> tuple[Mapping[str, str], bytes]:
     request = urllib.request.Request(running.url + path, headers=dict(headers or {}))
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return dict(response.headers), response.read()
 
 
@@ -58,7 +58,7 @@ def run_once(*flags: str, env: dict[str, str] | None = None) -> subprocess.Compl
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
 
 
@@ -243,7 +243,7 @@ def test_it_starts_and_samples_where_there_is_no_network_at_all(start: Start, tm
     wait_for(lambda: "not announced by mDNS" in agent.output(), "the warning")
     wait_for(lambda: list((tmp_path / "log").glob("*.seg")), "a committed segment")
     agent.process.send_signal(signal.SIGTERM)
-    assert agent.process.wait(15) == 0
+    assert agent.process.wait(60) == 0
     assert agent.output().count("not announced by mDNS") == 1
 
 

@@ -43,7 +43,7 @@ def test_a_budget_of_writes_holds_back_commits(start: Start, tmp_path: Path) -> 
 
 
 def page(agent: Running) -> str:
-    with urllib.request.urlopen(f"{agent.url}/metrics", timeout=10) as response:
+    with urllib.request.urlopen(f"{agent.url}/metrics", timeout=60) as response:
         return str(response.read(), "utf-8")
 
 

@@ -46,7 +46,7 @@ def raw(program: Running, selector: str) -> list[tuple[int, str]]:
 def log_stamps(agent: Running) -> set[int]:
     """Timestamps of all slots in an agent's log, by its frames."""
     request = urllib.request.Request(agent.url + "/federate?have=&order=oldest&max_bytes=8000000", headers=FRAMES)
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         body = response.read()
     stamps: set[int] = set()
     offset = 0
@@ -65,7 +65,7 @@ def run_once(*flags: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
 
 
@@ -197,7 +197,7 @@ def test_a_full_disk_pauses_intake_and_loses_nothing_stored(start: Start, tmp_pa
     largest = max(p.stat().st_size for p in (tmp_path / "hub").rglob("*") if p.is_file())
     limited = [needs("prlimit"), f"--fsize={largest + 4096}", *program.command]
     program = start(limited, tmp_path / "limited.log", port).wait_ready()
-    wait_for(lambda: "bramble_hub_storage_paused 1.0" in metrics(program), "intake paused", 30)
+    wait_for(lambda: "bramble_hub_storage_paused 1.0" in metrics(program), "intake paused", 60)
     assert raw(program, series)[: len(before)] == before
     program.kill()
     program = hub(start, tmp_path / "hub", "--no-discovery.mdns", port=port, config=config).wait_ready()

@@ -44,7 +44,7 @@ def post(program: Running, path: str, body: bytes = b"", **headers: str) -> tupl
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     request = urllib.request.Request(program.url + path, data=body, headers=named, method="POST")
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as err:
         with err:

@@ -20,7 +20,7 @@ WATCHED = ("node_time_seconds", "node_load1", "node_memory_MemFree_bytes")
 
 def fetch(url: str, headers: dict[str, str]) -> bytes:
     """The body of a GET."""
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as answer:
         return bytes(answer.read())
 
 

@@ -60,7 +60,7 @@ def theirs() -> str:
     try:
         for _ in range(100):
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as response:
                     page: bytes = response.read()
                     return page.decode("utf-8")
             except OSError:
@@ -68,7 +68,7 @@ def theirs() -> str:
         raise AssertionError("node_exporter does not answer")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def ours() -> str:

@@ -47,7 +47,7 @@ def promtool(program: Running, kind: str, *args: str) -> str:
         [needs("promtool"), "query", kind, *(args[:-1] if kind != "instant" else ()), program.url, args[-1]],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -69,21 +69,21 @@ def test_range_queries_are_answered(running: Running) -> None:
 
 def test_series_are_listed(running: Running) -> None:
     done = subprocess.run(
-        [needs("promtool"), "query", "series", "--match=up", running.url], capture_output=True, text=True, timeout=30
+        [needs("promtool"), "query", "series", "--match=up", running.url], capture_output=True, text=True, timeout=60
     )
     assert f'{{__name__="up", instance="127.0.0.1:{running.port}", job="hub"}}' in done.stdout, done.stderr
 
 
 def test_label_values_are_listed(running: Running) -> None:
     done = subprocess.run(
-        [needs("promtool"), "query", "labels", running.url, "job"], capture_output=True, text=True, timeout=30
+        [needs("promtool"), "query", "labels", running.url, "job"], capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "hub\n", done.stderr
 
 
 def test_a_malformed_query_is_an_error_with_its_position(running: Running) -> None:
     done = subprocess.run(
-        [needs("promtool"), "query", "instant", running.url, "up{"], capture_output=True, text=True, timeout=30
+        [needs("promtool"), "query", "instant", running.url, "up{"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode != 0
     assert 'bad_data: invalid parameter "query": 1:4: parse error: unexpected end of input inside braces' in done.stderr
@@ -95,7 +95,7 @@ def test_promtool_finds_no_fault_with_the_hubs_own_metrics(running: Running) -> 
         input=running.client.get("/metrics").decode(),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
     )
     complaints = [line for line in done.stderr.splitlines() if line.startswith(("bramble_", "error"))]
     assert complaints == []

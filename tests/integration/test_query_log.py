@@ -45,5 +45,5 @@ def test_queries_and_rules_are_logged_and_the_file_may_be_moved_away(start: Star
 
 def test_a_log_that_cannot_be_opened_is_said_at_the_start(start: Start, tmp_path: Path) -> None:
     program = hub(start, tmp_path, "--no-discovery.mdns", config="global: {query_log_file: missing/q.log}\n")
-    assert program.process.wait(20) == 1
+    assert program.process.wait(60) == 1
     assert "query_log_file" in program.output()

@@ -87,7 +87,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
             each.wait_ready()
             headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
             request = urllib.request.Request(f"{each.url}/api/v1/write", body, headers, method="POST")
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 assert answer.status in (200, 204)
         version = peer.client.api("/api/v1/status/buildinfo")["version"]
         yield Pair(peer.client, ours.client, int(version.partition(".")[0]))

@@ -50,12 +50,12 @@ def write(program: Running, series: list[tuple[Labels, list[int]]], rng: random.
 
 def answer(program: Running, query: str, start: int, end: int, **more: str) -> bytes:
     form = {"query": query, "start": str(start), "end": str(end), "step": str(MINUTE), **more}
-    with urllib.request.urlopen(f"{program.url}/api/v1/query_range?{urllib.parse.urlencode(form)}", timeout=30) as got:
+    with urllib.request.urlopen(f"{program.url}/api/v1/query_range?{urllib.parse.urlencode(form)}", timeout=60) as got:
         return bytes(got.read())
 
 
 def outcomes(program: Running) -> dict[str, float]:
-    with urllib.request.urlopen(f"{program.url}/metrics", timeout=10) as got:
+    with urllib.request.urlopen(f"{program.url}/metrics", timeout=60) as got:
         lines = got.read().decode().splitlines()
     name = "bramble_hub_result_cache_requests_total"
     return {line.split('"')[1]: float(line.split()[1]) for line in lines if line.startswith(name)}

@@ -64,7 +64,7 @@ def test_demo_finds_five_pis_and_the_hot_one_blinks_the_lamp(start: Start, tmp_p
         assert re.search(r"alert \S+ greenhouse-pi5\S*: \w+ -> firing|greenhouse-pi5.* firing", output), output
     finally:
         demo.process.send_signal(signal.SIGINT)
-        status = demo.process.wait(30)
+        status = demo.process.wait(60)
     assert status == 0, demo.output()
 
 

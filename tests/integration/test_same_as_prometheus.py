@@ -105,7 +105,7 @@ def request(url: str, method: str, path: str, form: str, headers: dict[str, str]
         method=method,
     )
     try:
-        with urllib.request.urlopen(made, timeout=20) as answer:
+        with urllib.request.urlopen(made, timeout=60) as answer:
             return Reply(answer.status, dict(answer.headers), answer.read())
     except urllib.error.HTTPError as err:
         with err:
@@ -156,7 +156,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
         for each in (ours, peer):
             made = urllib.request.Request(f"{each.url}/api/v1/write", samples(end), headers, method="POST")
-            with urllib.request.urlopen(made, timeout=20) as answer:
+            with urllib.request.urlopen(made, timeout=60) as answer:
                 assert answer.status in (200, 204)
             wait_for(lambda e=each: e.client.instant('ALERTS{alertstate="firing"}'), "the rules' series", 60)  # type: ignore[misc]
             wait_for(lambda e=each: e.client.instant('up{job="self"}'), "a scrape", 60)  # type: ignore[misc]

@@ -50,14 +50,14 @@ def write(program: Running, slot: int) -> int:
     ]
     request = urllib.request.Request(f"{program.url}/api/v1/write", snappy.compress(encode_result(parts)), HEADERS)
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as err:
         return err.code
 
 
 def paused(program: Running) -> bool:
-    with urllib.request.urlopen(f"{program.url}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"{program.url}/metrics", timeout=60) as answer:
         return b"bramble_hub_storage_paused 1.0" in answer.read()
 
 

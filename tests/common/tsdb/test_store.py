@@ -323,14 +323,14 @@ def test_two_commits_at_once_forget_no_frame_that_came_between(store: Store, mon
 
     def second() -> None:
         began.set()
-        assert came.wait(10)
+        assert came.wait(60)
         commit()
 
     def first() -> None:
         monkeypatch.setattr(store._wal, "commit", second)
         other = threading.Thread(target=store.commit)
         other.start()
-        assert began.wait(10)
+        assert began.wait(60)
         store.append_frame(frame(1, [2000], [[1], [5], [7]]))
         came.set()
         other.join()

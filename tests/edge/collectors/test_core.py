@@ -236,10 +236,11 @@ def test_time_is_the_clocks(read) -> None:
 
 def wait_for(collect, wanted: str) -> dict[tuple[str, ...], float]:
     """Collect until a metric of that name is there; the first round in the background may take a moment."""
-    for _ in range(2000):
+    for _ in range(12_000):
         found = {(d.name, *v): x for d, v, x in collect()}
         if any(key[0] == wanted for key in found):
             return found
+        threading.Event().wait(0.005)
     raise AssertionError(f"{wanted} did not come")
 
 

@@ -124,7 +124,7 @@ class SlowStore:
 
     def select(self, *args: Any) -> Any:
         self.selects += 1
-        self.let.wait(10)
+        self.let.wait(60)
         return self._store.select(*args)
 
 
