@@ -332,15 +332,19 @@ class RuleManager:
             else:
                 # As in Prometheus, a histogram makes an alert whose value is 0.
                 values = [(labels, value if isinstance(value, float) else 0.0) for labels, value in vector]
-                each.state, events = alerting.step(each.rule, each.state, now, values, slot.group.limit, self._around)
+                try:
+                    each.state, events = alerting.step(
+                        each.rule, each.state, now, values, slot.group.limit, self._around
+                    )
+                except LimitError:
+                    each.state = replace(each.state, alerts={})
+                    raise
                 rows, native = alerting.series(each.state), ()
             if each.state.restored and (rows or native or each.wrote):
                 await self._off_loop(partial(each.writer.write, at, rows, histograms=native))
                 each.wrote = bool(rows or native)
         except BrambleError as err:
             error = str(err)
-            if isinstance(err, LimitError) and isinstance(each.rule, AlertingRule):
-                each.state = replace(each.state, alerts={})
         except Exception as err:  # noqa: BLE001 - the boundary of a rule: one rule's fault stays its own
             error = f"{type(err).__name__}: {err}"
             _log.error("rule evaluation broke", err, group=key, rule=each.rule.name)

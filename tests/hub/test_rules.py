@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from common.errors import BrambleError, LimitError, StorageError
 from common.frames.model import SourceId
 from common.histogram import FloatHistogram, side
 from common.labels import Labels, Matcher, MatchType
@@ -31,11 +32,15 @@ UP = Labels.of(__name__="up", instance="a")
 class MemoryWriter:
     """One rule's series into the dictionary model, with staleness markers."""
 
+    refusal: BrambleError | None = None
+
     def __init__(self, store: MemoryQuerier) -> None:
         self.store = store
         self.live: set[Labels] = set()
 
     def write(self, timestamp: Millis, rows: Sequence[tuple[Labels, float]], *, histograms: Histograms = ()) -> None:
+        if self.refusal is not None:
+            raise self.refusal
         now = {labels for labels, _ in rows}
         for labels, value in rows:
             self.store.add(labels, timestamp, value)
@@ -183,6 +188,35 @@ groups:
     assert fine.health == "ok"
     assert world.stored("fine") == {"fine": [(1_000, 2.0)]}
     assert world.metric("prometheus_rule_evaluation_failures_total") == 1
+
+
+@pytest.mark.parametrize("refusal", [LimitError("memory is full"), StorageError("disk is full")])
+async def test_a_store_that_takes_nothing_ends_no_alert(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, refusal: BrambleError
+) -> None:
+    world = World(clock, "groups: [{name: g, rules: [{alert: Down, expr: up == 0, for: 10s}]}]")
+    world.store.add(UP, 0, 0.0)
+    await world.evaluate(1_000)
+    await world.evaluate(11_000)
+    monkeypatch.setattr(MemoryWriter, "refusal", refusal)
+    for now in (21_000, 31_000):
+        await world.evaluate(now)
+        (status,) = world.manager.groups()[0].rules
+        assert (status.health, status.last_error) == ("err", str(refusal))
+        assert [(alert.state, alert.active_at) for alert in status.alerts] == [(AlertState.FIRING, 1_000)]
+    assert len(world.manager.firing()) == 1
+    assert [event.change for event in world.events] == [Change.PENDING, Change.FIRING]
+
+
+async def test_an_alerting_rule_over_the_limit_of_its_group_has_no_alerts(clock: FakeClock) -> None:
+    world = World(clock, "groups: [{name: g, limit: 1, rules: [{alert: Down, expr: up == 0}]}]")
+    world.store.add(UP, 0, 0.0)
+    await world.evaluate(1_000)
+    assert len(world.manager.firing()) == 1
+    world.store.add(UP.merge({"instance": "b"}), 2_000, 0.0)
+    await world.evaluate(11_000)
+    assert world.manager.firing() == []
+    assert world.manager.groups()[0].rules[0].last_error == "exceeded limit of 1 with 2 alerts"
 
 
 async def test_the_limit_of_a_group_holds_for_each_rule(clock: FakeClock) -> None:
