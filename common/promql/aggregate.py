@@ -290,16 +290,24 @@ def _pick(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
             presence[rows] = here & np.where(param >= 0, offset < param, offset >= 1.0 + param)
         else:
             largest = expr.op == "topk"
-            if steps.count > 1:
-                rank = partial(_label_ranks, [matrix.labels[row] for row in rows.tolist()])
-                presence[rows] = folding.chosen_best(matrix.values[rows], here, k, largest, rank)
-            else:
-                presence[rows], ranked = folding.best(matrix.values[rows], here, k, largest)
-                rows = rows[ranked[:, 0]]
+            rank = partial(_label_ranks, [matrix.labels[row] for row in rows.tolist()])
+            presence[rows] = chosen = folding.chosen_best(matrix.values[rows], here, k, largest, rank)
+            if steps.count == 1:
+                rows = _in_order_of_values(matrix, rows[chosen[:, 0]], largest)
         order.append(rows)
     result = replace(matrix, presence=presence)
     # An instant query shows the values of each group in order.
     return (result.rows(np.concatenate(order)) if steps.count == 1 else result).without_empty()
+
+
+def _in_order_of_values(matrix: Matrix, rows: Index, largest: bool) -> Index:
+    """The rows of an instant vector, all present, by value, equal ones by labels."""
+    values = matrix.values[rows]
+    if len(np.unique(values)) < len(rows):
+        rows = rows[np.argsort(_label_ranks([matrix.labels[row] for row in rows.tolist()]))]
+        values = matrix.values[rows]
+    _, ranked = folding.best(values, np.ones_like(values, np.bool_), np.array([len(rows)]), largest)
+    return rows[ranked[:, 0]]
 
 
 def _label_ranks(labels: Sequence[Labels]) -> Index:

@@ -11,7 +11,7 @@ import numpy as np
 from common.errors import FormatError, QueryError
 from common.labels import NAME, Labels, MatchType, compile_regex
 from common.promql.ast import Call, Expr, MatrixSelector, VectorSelector
-from common.promql.matrix import Matrix, merge_same_labels
+from common.promql.matrix import Matrix, merge_same_labels, sort_by_labels
 from common.promql.preprocess import unwrap
 
 if TYPE_CHECKING:
@@ -102,11 +102,14 @@ def _named(matrix: Matrix, labels: Sequence[Labels], target: str, touched: Seque
 
 
 def sort_by_value(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
-    """`sort` and `sort_desc` of an instant vector; NaN comes last either way."""
+    """`sort` and `sort_desc` of an instant vector; NaN comes last either way, equal values are in order of labels."""
     matrix = ev.vector(node.args[0], steps).floats_only()
     if _ineffective(ev, node) or steps.count > 1:
         yield matrix
         return
+    if len(np.unique(matrix.values)) < len(matrix.labels):
+        # Storage gives series in no certain order: equal ones are to stay where they were seen.
+        matrix = sort_by_labels(matrix)
     values = matrix.values[:, 0]
     key = -values if node.func == "sort_desc" else values
     yield matrix.rows(np.argsort(key, kind="stable"))

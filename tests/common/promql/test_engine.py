@@ -53,6 +53,32 @@ def test_an_instant_query_gives_each_type_of_value(engine: Engine, querier: Memo
     ]
 
 
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("topk(3, n)", "915"),
+        ("bottomk(3, n)", "024"),
+        ("topk(10, n)", "9150246873"),
+        ("topk by (half) (2, n)", "91 02"),
+        ("sort(n)", "0246871593"),
+        ("sort_desc(n)", "9150246873"),
+    ],
+)
+@pytest.mark.parametrize("backwards", [False, True])
+def test_equal_samples_are_taken_in_order_of_their_labels_however_storage_has_them(
+    engine: Engine, query: str, expected: str, backwards: bool
+) -> None:
+    store = MemoryQuerier()
+    values = {"1": 1.0, "3": math.nan, "5": 1.0, "9": 2.0}
+    rows = [Labels.of(__name__="n", i=i, half=str(int(i) % 2)) for i in "0123456789"]
+    for labels in reversed(rows) if backwards else rows:
+        store.add(labels, 0, values.get(labels.get("i"), 0.0))
+    found = engine.instant(store, query, 0).matrix
+    assert found is not None
+    got = "".join(labels.get("i") for labels in found.labels)
+    assert {got} == {expected} if " " not in expected else set(expected.split()) == {got[:2], got[2:]}
+
+
 def test_a_range_query_is_a_matrix_sorted_by_labels(engine: Engine, querier: MemoryQuerier) -> None:
     result = engine.range(querier, "sort_desc(m)", 0, 2 * MINUTE, MINUTE)
     assert result.matrix is not None
