@@ -83,12 +83,14 @@ class RowIndex:
             number = {name: at for at, name in enumerate(values)}
             name_of = np.array([number[name] for name, _ in distinct], np.intp)[pairs]
             codes, row_of = np.array(code_of, np.int32)[pairs], np.repeat(np.arange(len(self.rows)), counts)
-            self._columns = {}
+            columns: dict[str, Column] = {}
             for name, known in values.items():
                 mine = name_of == number[name]
                 column = np.full(len(self.rows), -1, np.int32)
                 column[row_of[mine]] = codes[mine]
-                self._columns[name] = Column(known, column)
+                columns[name] = Column(known, column)
+            # Whole at once: queries on other threads look for it meanwhile.
+            self._columns = columns
         return self._columns
 
     def _pairs(self) -> tuple[list[tuple[str, str]], NDArray[np.intp], NDArray[np.intp]]:

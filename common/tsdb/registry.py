@@ -45,9 +45,11 @@ class StoredSchema:
     def metrics(self) -> dict[str, list[int]]:
         """Columns by metric name."""
         if self._metrics is None:
-            self._metrics = {}
+            found: dict[str, list[int]] = {}
             for column, labels in enumerate(self.schema.labels()):
-                self._metrics.setdefault(labels.name, []).append(column)
+                found.setdefault(labels.name, []).append(column)
+            # Whole at once: upkeep and requests ask for it at the same time.
+            self._metrics = found
         return self._metrics
 
     def selection(self, metrics: Collection[str]) -> "Selection | None":
