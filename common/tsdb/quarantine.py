@@ -15,7 +15,9 @@ class Quarantine:
 
     def put(self, name: str, data: bytes) -> None:
         """Keep these bytes. OSError as usual."""
-        files = sorted(self._folder.iterdir(), key=lambda p: p.stat().st_mtime_ns)
+        # A snapshot that is only read has no such folder, and gets none.
+        found = self._folder.iterdir() if self._folder.exists() else ()
+        files = sorted(found, key=lambda p: p.stat().st_mtime_ns)
         room = self._limit - len(data)
         total = sum(p.stat().st_size for p in files)
         for path in files:

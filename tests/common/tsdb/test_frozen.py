@@ -103,3 +103,23 @@ def test_a_store_that_never_holds_still_is_an_error_that_says_what_to_do(
     monkeypatch.setattr(frozen, "_names", lambda path: ({str(next(names)): 0}, frozenset()))
     with pytest.raises(StorageError, match="take a snapshot"):
         open_frozen(store.path, FakeClock())
+
+
+def test_damage_in_a_snapshot_is_left_out_too(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "data", StoreOptions(retention_ms=0, wal_segment_bytes=200), FakeClock(START))
+    for at in range(START, START + 60_000, 10_000):
+        store.append_loose(SourceId(b"s" * 16), [(A, at, 1.0)])
+        store.commit()
+    copy = store.snapshot("one")
+    store.close()
+    first, *others = sorted((copy / "wal").iterdir())
+    assert others
+    data = bytearray(first.read_bytes())
+    data[-1] ^= 1
+    first.write_bytes(data)
+    before = files(copy)
+    seen = open_frozen(copy, FakeClock())
+    assert seen.stats().loss.damaged_records == 1
+    assert len(read_all(seen.select([], *ALL))[A]) == 5
+    seen.close()
+    assert files(copy) == before
