@@ -532,20 +532,6 @@ class Block:
             reader = _GroupValues(self, offset, length, members[begin:stop], skipped, width, pool)
             yield chosen[begin:stop], Piece(prints[begin:stop], cut, line_of[begin:stop], reader.read, _positions)
 
-    def verify(self) -> None:
-        """Read every part; FormatError at the first that is damaged."""
-        places = zip(self._offset.tolist(), self._length.tolist(), self._native_group.tolist(), strict=True)
-        for offset, length, native in places:
-            body = self._part(offset, length, "row group")
-            if native:
-                group = HistogramGroup(body)
-                for row in range(group.rows):
-                    group.decode(row)
-            else:
-                Group(body).decode()
-        for part in range(len(self.index.part_offset)):
-            self._part(int(self.index.part_offset[part]), int(self.index.part_length[part]), "timelines")
-
 
 def _nothing() -> None:
     """What there is to close of a block in memory."""
