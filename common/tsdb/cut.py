@@ -14,7 +14,7 @@ from common.tsdb.histograms import HistogramView
 from common.tsdb.index import Name, RowIndex, Target
 from common.tsdb.join import Piece
 from common.tsdb.kinds import Pool
-from common.tsdb.loose import LooseView
+from common.tsdb.loose import SOME, LooseView
 from common.tsdb.registry import Selection, StoredSchema
 
 MAX_WINDOWS = 12
@@ -100,7 +100,10 @@ def ranges(timestamps: Iterable[NDArray[np.int64]], before: int) -> list[tuple[i
     """Time ranges (inclusive) for blocks of all samples below `before`, in order of time."""
     windows: set[int] = set()
     for each in timestamps:
-        windows.update(np.unique(each[each < before] // WINDOW).tolist())
+        for at in range(0, len(each), SOME):
+            some = each[at : at + SOME]
+            found = some[some < before] // WINDOW
+            windows.update(np.unique(found[np.diff(found, prepend=found[:1] - 1) != 0]).tolist())
     if len(windows) <= MAX_WINDOWS:
         return [(w * WINDOW, (w + 1) * WINDOW - 1) for w in sorted(windows)]
     newest = max(windows)

@@ -30,9 +30,9 @@ class HistogramView:
     count: int
 
     @property
-    def timestamps(self) -> NDArray[np.int64]:
+    def times(self) -> list[NDArray[np.int64]]:
         """All timestamps, in no order."""
-        return self.loose.timestamps
+        return self.loose.times
 
     def words(self, start: int, end: int) -> NDArray[np.int64]:
         """About how many 8-byte words the histograms of each series between two times (inclusive) take in memory."""

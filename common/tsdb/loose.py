@@ -17,6 +17,8 @@ TAIL = 1 << 15
 """Samples that wait to be sorted, at most."""
 LARGE = 1 << 21
 """Samples of a part that is not merged any more: others wait while one is."""
+SOME = 1 << 16
+"""Samples that are looked at at once: for all it would take several times their memory, and more time."""
 SERIES_BYTES = 500
 """What a label set of a fleet takes, measured: most labels shared, one of its own."""
 NOBODY = Target(Labels())
@@ -114,7 +116,7 @@ class Part:
     @cached_property
     def starts(self) -> NDArray[np.intp]:
         """Where each row begins, and the end: intp [rows + 1]."""
-        return np.append(np.flatnonzero(np.diff(self.rows, prepend=-1)), len(self.rows))
+        return np.concatenate(([0], np.flatnonzero(self.rows[1:] != self.rows[:-1]) + 1, [len(self.rows)]))
 
     @cached_property
     def numbers(self) -> NDArray[np.int32]:
@@ -130,17 +132,25 @@ class Part:
     @cached_property
     def lines(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Of each row its line, and of each line a row: those share one that agree on times, markers, and arrival."""
-        starts = self.starts
-        counts = np.diff(starts)
-        word = mix(mix(self.times.view(np.uint64)) + self.arrival.view(np.uint64) * 2 + self._marks)
-        position = np.arange(len(self.rows)) - np.repeat(starts[:-1], counts)
-        sums = np.add.reduceat(mix(word + mix(position.astype(np.uint64))), starts[:-1])
+        sums = np.empty(len(self.starts) - 1, np.uint64)
+        at = 0
+        while at < len(sums):
+            end = max(at + 1, int(np.searchsorted(self.starts, self.starts[at] + SOME, "right")) - 1)
+            sums[at:end] = self._sums(self.starts[at : end + 1])
+            at = end
         _, which, line_of = np.unique(sums, return_index=True, return_inverse=True)
         return line_of, which
 
-    @property
-    def _marks(self) -> NDArray[np.bool_] | np.uint64:
-        return np.uint64(0) if self.stale is None else self.stale
+    def _sums(self, starts: NDArray[np.intp]) -> NDArray[np.uint64]:
+        """Hashes of the lines of rows that begin there; the last one is where they end."""
+        mine = slice(int(starts[0]), int(starts[-1]))
+        word = mix(self.times[mine].view(np.uint64)) + self.arrival[mine].view(np.uint64) * 2
+        if self.stale is not None:
+            word += self.stale[mine]
+        position = np.arange(len(word), dtype=np.uint64)
+        position -= np.repeat(position[starts[:-1] - mine.start], np.diff(starts))
+        found: NDArray[np.uint64] = np.add.reduceat(mix(mix(word) + mix(position)), starts[:-1] - mine.start)
+        return found
 
     def only(self, keep: NDArray[np.bool_]) -> "Part | None":
         """Some of the samples."""
@@ -191,17 +201,24 @@ class LooseView:
     indexes: Sequence[tuple[int, RowIndex]]
 
     @property
-    def timestamps(self) -> NDArray[np.int64]:
+    def times(self) -> list[NDArray[np.int64]]:
         """All timestamps, in no order."""
-        return np.concatenate([part.times for part in self.parts]) if self.parts else np.empty(0, np.int64)
+        return [part.times for part in self.parts]
 
     def cells(self, start: int, end: int) -> NDArray[np.int64]:
         """Samples of each series between two times (inclusive); int64 [series]."""
         series = sum(len(index.rows) for _, index in self.indexes)
         counts = np.zeros(series, np.int64)
         for part in self.parts:
-            if part.span[0] <= end and part.span[1] >= start:
-                counts += np.bincount(part.rows[(part.times >= start) & (part.times <= end)], minlength=series)
+            if start <= part.span[0] and part.span[1] <= end:
+                counts[part.numbers] += np.diff(part.starts)
+            elif part.span[0] <= end and part.span[1] >= start:
+                for at in range(0, len(part), SOME):
+                    times = part.times[at : at + SOME]
+                    rows = part.rows[at : at + SOME][(times >= start) & (times <= end)]
+                    if len(rows):
+                        found = np.bincount(rows - rows[0])
+                        counts[rows[0] : int(rows[0]) + len(found)] += found
         return counts
 
     def match(self, matchers: Sequence[Matcher]) -> Iterator[tuple[int, RowIndex, NDArray[np.intp]]]:

@@ -119,7 +119,7 @@ class Upkeep:
         times = [view.timestamps for _, views in found for view in views]
         made = [
             pack
-            for start, end in ranges([*times, loose.timestamps, histograms.timestamps], _EVER)
+            for start, end in ranges([*times, *loose.times, *histograms.times], _EVER)
             for pack in self._packs.make([HeadOrigin(strands, loose, histograms, start, end)], self.meta_of)
         ]
         with self._lock:
@@ -148,7 +148,7 @@ class Upkeep:
         times += [touched(pack.block.min, pack.block.max) for pack in packs]
         paths: list[Path] = []
         try:
-            for start, end in ranges([*times, loose.timestamps, histograms.timestamps], before):
+            for start, end in ranges([*times, *loose.times, *histograms.times], before):
                 last = min(end, before - 1)
                 meeting = [pack for pack in packs if pack.block.min <= last and pack.block.max >= start]
                 origins: list[Origin] = [
