@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from common.histogram import FloatHistogram
 from common.labels import Labels
 from common.rules.format import sample_text
+from hub.api.decimals import DecimalRows
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """How bytes that are no UTF-8 stand in texts."""
@@ -53,16 +54,22 @@ def metric(labels: Labels) -> bytes:
 
 def values(row: NDArray[np.float64]) -> list[bytes]:
     """Texts of float64 [K], as Prometheus writes sample values."""
-    if not len(row):
-        return []
+    return _texts(row, np.flatnonzero(~_alike(row))) if len(row) else []
+
+
+def _alike(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where the shortest texts of orjson and of Go differ only in `.0`; NaN is in neither comparison."""
+    magnitude = np.abs(values)
+    alike: NDArray[np.bool_] = (magnitude < 1e15) & ((magnitude >= 1e-5) | (values == 0))
+    return alike
+
+
+def _texts(row: NDArray[np.float64], others: NDArray[np.intp], whole: bool = True) -> list[bytes]:
+    """Texts of float64 [K], K > 0; `others` are those that are not `_alike`, `whole` is False if no value is whole."""
     packed = orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
-    texts = packed.replace(b".0,", b",").removesuffix(b".0").split(b",")
-    magnitude = np.abs(row)
-    # Between these bounds the shortest texts of orjson and of Go differ only in `.0`; NaN is in neither comparison.
-    alike = (magnitude < 1e15) & ((magnitude >= 1e-5) | (row == 0))
-    if not alike.all():
-        for at in np.flatnonzero(~alike).tolist():
-            texts[at] = _go(texts[at]) if texts[at] != b"null" else sample_text(float(row[at])).encode()
+    texts = (packed.replace(b".0,", b",").removesuffix(b".0") if whole else packed).split(b",")
+    for at in others.tolist():
+        texts[at] = _go(texts[at]) if texts[at] != b"null" else sample_text(float(row[at])).encode()
     return texts
 
 
@@ -126,19 +133,111 @@ class MatrixEncoder:
             self._prefixes = [form % each for each in seconds.tolist()]
         else:
             self._prefixes = [b'"],[%b,"' % timestamp(ms) for ms in timestamps.tolist()]
+        self._decimals: DecimalRows | None = None
+        self._constants: dict[int, bytes] = {}
 
-    def row(self, row: NDArray[np.float64], presence: NDArray[np.bool_] | None) -> bytes:
-        """`[[time,"value"],…]` of the slots that are present; `[]` if none is."""
-        prefixes = self._prefixes
-        if presence is not None and not presence.all():
-            prefixes = list(compress(prefixes, presence.tolist()))
-            row = row[presence]
-        if not prefixes:
-            return b"[]"
-        pieces: list[bytes] = [b""] * (2 * len(prefixes))
-        pieces[::2] = prefixes
-        pieces[1::2] = values(np.ascontiguousarray(row))
-        return b"[" + b"".join(pieces)[3:] + b'"]]'
+    def rows(self, rows: NDArray[np.float64], presence: NDArray[np.bool_] | None) -> Iterator[bytes]:
+        """`[time,"value"],…` of each row's slots that are present: rows float64 [S, K], presence bool [S, K]."""
+        size = max(1, _BLOCK_CELLS // max(1, len(self._prefixes)))
+        for at in range(0, len(rows), size):
+            part = np.ascontiguousarray(rows[at : at + size])
+            there = None if presence is None else presence[at : at + size]
+            if there is not None and there.all():
+                there = None
+            texts: list[bytes | None] = [None] * len(part)
+            if part.size >= _FEW_CELLS:
+                self._constant_rows(part, there, texts)
+                self._decimal_rows(part, there, texts)
+            self._other_rows(part, there, texts)
+            for text in texts:
+                assert text is not None
+                yield text[_BEFORE:] + b'"]' if text else text
+
+    def _constant_rows(
+        self, rows: NDArray[np.float64], presence: NDArray[np.bool_] | None, texts: list[bytes | None]
+    ) -> None:
+        """Rows of one value: many of a fleet's are, and many of them of the same."""
+        bits = rows.view(np.int64)
+        same = (bits == bits[:, :1]).all(axis=1)
+        if presence is not None:
+            same &= presence.all(axis=1)
+        for row in np.flatnonzero(same).tolist():
+            value = int(bits[row, 0])
+            text = self._constants.get(value)
+            if text is None:
+                (one,) = values(rows[row, :1])
+                text = one.join([*self._prefixes, b""])
+                if len(self._constants) >= _MAX_CONSTANTS:
+                    self._constants.clear()
+                self._constants[value] = text
+            texts[row] = text
+
+    def _decimal_rows(
+        self, rows: NDArray[np.float64], presence: NDArray[np.bool_] | None, texts: list[bytes | None]
+    ) -> None:
+        left = _left(texts)
+        if not left:
+            return
+        if self._decimals is None:
+            self._decimals = DecimalRows(self._prefixes)
+        if len(left) < len(rows):
+            rows, presence = rows[left], None if presence is None else presence[left]
+        for row, text in zip(left, self._decimals.texts(rows, presence), strict=True):
+            texts[row] = text
+
+    def _other_rows(
+        self, rows: NDArray[np.float64], presence: NDArray[np.bool_] | None, texts: list[bytes | None]
+    ) -> None:
+        left = _left(texts)
+        if not left:
+            return
+        if len(left) < len(rows):
+            rows, presence = rows[left], None if presence is None else presence[left]
+        alike = _alike(rows)
+        plain = _flags(np.logical_and.reduce(alike, axis=1))
+        with np.errstate(invalid="ignore"):
+            whole = _flags(np.logical_or.reduce(np.rint(rows) == rows, axis=1))
+        every = [True] * len(left) if presence is None else _flags(np.logical_and.reduce(presence, axis=1))
+        pieces: list[bytes] = [b""] * (2 * len(self._prefixes))
+        pieces[::2] = self._prefixes
+        for i, number in enumerate(left):
+            row, others, prefixes = rows[i], _NONE, self._prefixes
+            if presence is not None and not every[i]:
+                prefixes = list(compress(prefixes, presence[i].tolist()))
+                row = row[presence[i]]
+            if not len(row):
+                texts[number] = b""
+                continue
+            if not plain[i]:
+                others = np.flatnonzero(~(alike[i] if every[i] or presence is None else alike[i][presence[i]]))
+            found = _texts(row, others, whole[i])
+            if every[i]:
+                pieces[1::2] = found
+                texts[number] = b"".join(pieces)
+            else:
+                some: list[bytes] = [b""] * (2 * len(prefixes))
+                some[::2], some[1::2] = prefixes, found
+                texts[number] = b"".join(some)
+
+
+_BLOCK_CELLS = 1 << 14
+"""Rows are encoded in blocks of about this many cells, whose arrays stay in the cache."""
+_FEW_CELLS = 64
+"""Below it array calls cost more than what they save."""
+_MAX_CONSTANTS = 16
+"""Texts of constant rows that an encoder keeps."""
+_BEFORE = len(b'"],')
+"""What of a prefix stands behind the point before."""
+_NONE = np.empty(0, np.intp)
+
+
+def _flags(rows: NDArray[np.bool_]) -> list[bool]:
+    flags: list[bool] = rows.tolist()
+    return flags
+
+
+def _left(texts: list[bytes | None]) -> list[int]:
+    return [row for row, text in enumerate(texts) if text is None]
 
 
 def series(
@@ -151,12 +250,14 @@ def series(
 ) -> bytes:
     """One series with its floats under `values` and its histograms (object [K], None elsewhere) under `histograms`."""
     if histograms is None:
-        return b'{"metric":%b,"values":%b}' % (metric(labels), encoder.row(row, presence))
+        (text,) = encoder.rows(row[None], None if presence is None else presence[None])
+        return b'{"metric":%b,"values":[%b]}' % (metric(labels), text)
     there = np.ones(len(row), np.bool_) if presence is None else presence
     native = there & histograms.astype(np.bool_)
     parts = [b'{"metric":' + metric(labels)]
     if (there & ~native).any() or not native.any():
-        parts.append(b'"values":' + encoder.row(row, there & ~native))
+        (text,) = encoder.rows(row[None], (there & ~native)[None])
+        parts.append(b'"values":[%b]' % text)
     if native.any():
         pairs = zip(timestamps[native].tolist(), histograms[native].tolist(), strict=True)
         parts.append(b'"histograms":[' + b",".join(_histogram(ms, each) for ms, each in pairs) + b"]")
@@ -175,12 +276,20 @@ def matrix(
     `histograms` object [S, K] holds what stands in place of values, None elsewhere.
     """
     encoder = MatrixEncoder(timestamps)
+    if histograms is not None:
+        native = histograms
 
-    def items() -> Iterator[bytes]:
-        for i, each in enumerate(labels):
-            there = presence[i]
-            if there.any():
-                native = None if histograms is None else histograms[i]
-                yield series(each, encoder, rows[i], there, timestamps, native)
+        def items() -> Iterator[bytes]:
+            for i, each in enumerate(labels):
+                if presence[i].any():
+                    yield series(each, encoder, rows[i], presence[i], timestamps, native[i])
 
-    return separated(items())
+        yield from separated(items())
+        return
+    separator = b'[{"metric":'
+    for each, text in zip(labels, encoder.rows(rows, presence), strict=True):
+        if text:
+            yield separator + metric(each) + b',"values":['
+            yield text
+            separator = b']},{"metric":'
+    yield b"[]" if separator.startswith(b"[") else b"]}]"

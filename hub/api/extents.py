@@ -116,11 +116,12 @@ def encoded(
     encoder = encode.MatrixEncoder(matrix.timestamps)
     rows = np.flatnonzero(matrix.presence.any(axis=1)).tolist()
     labels = [matrix.labels[row] for row in rows]
+    presence = matrix.presence if len(rows) == len(matrix.labels) else matrix.presence[rows]
+    values = matrix.values if len(rows) == len(matrix.labels) else matrix.values[rows]
     texts = []
-    for row in rows:
+    for text in encoder.rows(values, presence):
         check()
-        texts.append(encoder.row(matrix.values[row], matrix.presence[row])[1:-1])
-    presence = matrix.presence[rows]
+        texts.append(text)
     heads = [b'{"metric":%b,"values":[' % encode.metric(each) for each in labels]
     shown = None if presence.all() else presence
     return Extent(first, step, len(matrix.timestamps), labels, heads, texts, shown, note)

@@ -10,6 +10,8 @@ Time is from sending a request to the last byte of its answer; CPU is what the s
 /proc/PID/task/*/schedstat. Cold: Bramble's decoded data is forgotten before each query (the peers keep none but the
 kernel's). Values are held against Prometheus's at rtol 1e-9, atol 1e-9 of the largest value; VictoriaMetrics's differ
 by design and are timed only, with both result caches off (dashboard.py is about those).
+
+--queries panels asks those of panels.py instead: one of each kind that dashboards hold.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.bench.panels import PANELS
 from tests.bench.query_data import Fleet, load_frames, write_all
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +58,9 @@ QUERIES = {
     "count(node_.*)": 'count({__name__=~"node_.*"})',
     "one host's rate": 'rate(node_cpu_seconds_total{instance="pi-007:9100"}[5m])',
 }
+
+
+LISTS = {"few": QUERIES, "panels": PANELS, "all": QUERIES | PANELS}
 
 
 @dataclass
@@ -340,7 +346,7 @@ def table(started: dict[str, Server], fleet: Fleet, args: argparse.Namespace, co
         )
         yield "|---|" + "---:|" * (len(started) + 3)
         ratios, cpus, victoria = [], [], []
-        for name, query in QUERIES.items():
+        for name, query in LISTS[args.queries].items():
             if args.only and args.only not in name:
                 continue
             timings = measure(started, query, shape, args.rounds, cold)
@@ -375,7 +381,9 @@ def compare(started: dict[str, Server], fleet: Fleet, args: argparse.Namespace) 
     for shape in shapes(fleet):
         if args.shape and args.shape != shape.name:
             continue
-        for name, query in QUERIES.items():
+        for name, query in LISTS[args.queries].items():
+            if args.only and args.only not in name:
+                continue
             form = {**shape.form, "query": query}
             found = [decode(started[each].call(shape.path, form)) for each in ("bramble", "prometheus")]
             unequal = difference(*found)
@@ -392,6 +400,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=6)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--load", choices=("frames", "write"), default="frames")
+    parser.add_argument("--queries", choices=tuple(LISTS), default="few")
     parser.add_argument("--only", default="", help="only queries whose name holds this")
     parser.add_argument("--shape", default="", help="only this one of 6h/60s, 6h/15s, instant, 'instant, old'")
     parser.add_argument("--servers", default="bramble,prometheus,victoriametrics")
