@@ -16,7 +16,12 @@ SHARE = 8
 HEAD_SHARE = 4
 """Recent samples, packed or not, with their labels, may take this part of the limit before more are refused: cutting
 them into a block takes about as much again for a while, and queries and the program itself need the rest."""
+INDEX_SHARE = 16
+"""Indexes of blocks may stay open in this part of the limit."""
+LABEL_BYTES = 8192
+"""Of the limit, for each label set of answers that is kept."""
 LEAST = 16 << 20
+LEAST_LABELS = 10_000
 LEAST_REMEMBERED, MOST_REMEMBERED = 100_000, 2_000_000
 RESULT_SHARE = 16
 """Results of range queries may stay in this part of the limit."""
@@ -55,6 +60,8 @@ def sized(options: StoreOptions, memory: int) -> StoreOptions:
         options,
         seal_bytes=max(min(options.seal_bytes, LEAST), share),
         cache_bytes=max(min(options.cache_bytes, LEAST), min(share, MOST_CACHE)),
+        index_bytes=max(min(options.index_bytes, LEAST), memory // INDEX_SHARE),
+        cached_labels=max(LEAST_LABELS, min(memory // LABEL_BYTES, options.cached_labels)),
         max_head_bytes=max(memory // HEAD_SHARE, 2 * LEAST) if memory else options.max_head_bytes,
     )
 

@@ -27,6 +27,7 @@ from common.tsdb.kinds import Pool
 from common.tsdb.native import HistogramGroup
 from common.tsdb.querier import ValueKind
 from common.tsdb.rows import Group
+from common.tsdb.shelf import Shelf
 from common.tsdb.timelines import decode_timelines
 
 MAGIC: Final = b"BRk\xb1"
@@ -64,15 +65,15 @@ class MetricEntry:
     """
 
     schema: SubSchema
-    row: NDArray[np.int64]
-    target: NDArray[np.int64]
+    row: NDArray[np.signedinteger]
+    target: NDArray[np.signedinteger]
     offset: NDArray[np.int64]
     length: NDArray[np.int64]
     first: NDArray[np.int64]
     last: NDArray[np.int64]
     start: NDArray[np.int64]
-    series: NDArray[np.int64]
-    line: NDArray[np.int64]
+    series: NDArray[np.signedinteger]
+    line: NDArray[np.signedinteger]
     cells: int
     kind: ValueKind = ValueKind.FLOAT
 
@@ -206,6 +207,8 @@ class Block:
         """
         self.path = path
         self._cache = cache
+        self._interner = interner
+        self._shelf: Callable[[], Shelf | None] = _nothing
         self._serial = next(_serials)
         self._closer: Callable[[], object] = _nothing
         if data is None:
@@ -218,47 +221,26 @@ class Block:
             self._read = lambda offset, length: data[offset : offset + length]
         try:
             self.number, self.footer = read_footer(self._read, self.size, path.name)
-            body = self._part(self.footer.index_offset, self.footer.index_length, "index")
-            self.index = decode_index(body)
+            self.has_histograms = self._open().native is not None
         except BaseException:
             self.close()
             raise
-        self._targets = [interner.target(labels) for labels in self.index.targets]
-        self._rows = [interner.rows(entry.schema) for entry in self.index.metrics]
-        self._by_name: dict[str, list[int]] = {}
-        for number, entry in enumerate(self.index.metrics):
-            self._by_name.setdefault(entry.schema.name, []).append(number)
-        self._arrange(interner.target(Labels()))
 
-    def _arrange(self, nothing: Target) -> None:
-        """Put series and groups of all metrics side by side: matchers then cost a few array calls for all of them."""
-        entries = self.index.metrics
-        target_prints = np.array([target.print for target in self._targets], np.uint64)
-        self._series_at = np.cumsum([0, *(len(entry.row) for entry in entries)])
-        self._row = _short([entry.row for entry in entries])
-        self._target = _short([entry.target for entry in entries])
-        prints = [rows.prints(nothing)[entry.row] for rows, entry in zip(self._rows, entries, strict=True)]
-        self._prints = (np.concatenate(prints) if prints else np.empty(0, np.uint64)) + target_prints[self._target]
-        self._offset = _joined([entry.offset for entry in entries])
-        self._length = _joined([entry.length for entry in entries])
-        places = np.cumsum([0, *(len(entry.series) for entry in entries)])
-        self._place_at = places
-        self._series = _short(
-            [entry.series + first for entry, first in zip(entries, self._series_at.tolist(), strict=False)]
-        )
-        self._line_of = _short([entry.line for entry in entries])
-        self._start = _joined(
-            [entry.start[:-1] + first for entry, first in zip(entries, places.tolist(), strict=False)]
-        )
-        sizes = np.diff(self._start, append=len(self._series)).astype(np.intp)
-        kinds = np.array([entry.kind is ValueKind.HISTOGRAM for entry in entries], np.bool_)
-        self.has_histograms = bool(kinds.any())
-        self._native = np.repeat(kinds, [len(entry.row) for entry in entries])
-        self._native_group = np.repeat(kinds, [len(entry.offset) for entry in entries])
-        self._group_of = np.repeat(np.arange(len(self._start), dtype=np.int32), sizes)
-        # The arrays of each metric are not needed any more, nor its rows: the index over them may be another block's.
-        self._metrics = [(entry.schema.name, entry.schema.meta, entry.cells) for entry in entries]
-        self.index.metrics = []
+    def _open(self) -> Shelf:
+        """The index: as it was opened before, if it is still there. FormatError if it is damaged."""
+
+        def load() -> tuple[Shelf, int]:
+            body = self._part(self.footer.index_offset, self.footer.index_length, "index")
+            shelf = Shelf.of(decode_index(body), self._interner)
+            return shelf, shelf.size
+
+        # Somebody may use it still, though there was no more room for it.
+        found = self._interner.indexes.peek(self._serial) or self._shelf()
+        if found is None:
+            found = self._interner.indexes.get(self._serial, load)
+            self._shelf = weakref.ref(found)
+        shelf: Shelf = found
+        return shelf
 
     def close(self) -> None:
         """Release the file at once (else with the last reference); idempotent."""
@@ -277,13 +259,21 @@ class Block:
     def metrics(self) -> dict[str, int]:
         """Metric names with a bound of their cells (samples)."""
         found: dict[str, int] = {}
-        for name, _, cells in self._metrics:
+        for name, _, cells in self._open().metrics:
             found[name] = found.get(name, 0) + cells
+        return found
+
+    def rows(self) -> dict[str, int]:
+        """How many series each metric has."""
+        shelf = self._open()
+        found: dict[str, int] = {}
+        for (name, _, _), count in zip(shelf.metrics, np.diff(shelf.series_at).tolist(), strict=True):
+            found[name] = found.get(name, 0) + count
         return found
 
     def meta(self) -> Iterator[MetricMeta]:
         """Metadata stored with the metrics."""
-        for _, meta, _ in self._metrics:
+        for _, meta, _ in self._open().metrics:
             yield from meta
 
     def _part(self, offset: int, length: int, what: str) -> bytes:
@@ -294,7 +284,7 @@ class Block:
 
     def _lines(self, part: int) -> Lines:
         def load() -> tuple[Lines, int]:
-            index = self.index
+            index = self._open()
             body = self._part(int(index.part_offset[part]), int(index.part_length[part]), "timelines")
             found = decode_timelines(body)
             lines = Lines(found.times, found.lengths, found.stale, BEFORE_HEAD + self.footer.rank)
@@ -352,7 +342,9 @@ class Block:
         """Those of some series that hold floats, or histograms."""
         if not self.has_histograms:
             return series if kind is ValueKind.FLOAT else series[:0]
-        chosen: NDArray[np.bool_] = self._native[series] == (kind is ValueKind.HISTOGRAM)
+        native = self._open().native
+        assert native is not None
+        chosen: NDArray[np.bool_] = native[series] == (kind is ValueKind.HISTOGRAM)
         return series[chosen]
 
     def match(self, matchers: Sequence[Matcher]) -> NDArray[np.intp]:
@@ -366,30 +358,31 @@ class Block:
         return series
 
     def _match(self, matchers: Sequence[Matcher]) -> NDArray[np.intp]:
+        shelf = self._open()
         named = [m for m in matchers if m.name == "__name__"]
         others = [m for m in matchers if m.name != "__name__"]
         exact = next((m.value for m in named if m.type == "="), None)
-        names = self._by_name if exact is None else [exact]
+        names = shelf.by_name if exact is None else [exact]
         chosen = [
-            number for name in names if all(m.matches(name) for m in named) for number in self._by_name.get(name, ())
+            number for name in names if all(m.matches(name) for m in named) for number in shelf.by_name.get(name, ())
         ]
         if not chosen:
             return np.empty(0, np.intp)
-        mask = np.zeros(len(self._row), np.bool_)
-        if len(chosen) == len(self._rows):
+        mask = np.zeros(len(shelf.row), np.bool_)
+        if len(chosen) == len(shelf.rows):
             mask[:] = True
         else:
             for number in chosen:
-                mask[self._series_at[number] : self._series_at[number + 1]] = True
-        low, high = int(self._series_at[min(chosen)]), int(self._series_at[max(chosen) + 1])
-        outcomes = [target.outcomes(others) for target in self._targets]
+                mask[shelf.series_at[number] : shelf.series_at[number + 1]] = True
+        low, high = int(shelf.series_at[min(chosen)]), int(shelf.series_at[max(chosen) + 1])
+        outcomes = [target.outcomes(others) for target in shelf.targets]
         for k, matcher in enumerate(others):
-            hit = np.array([each[k] for each in outcomes], np.bool_)[self._target[low:high]]
+            hit = np.array([each[k] for each in outcomes], np.bool_)[shelf.target[low:high]]
             for number in chosen:
-                column = self._rows[number].columns().get(matcher.name)
+                column = shelf.rows[number].columns().get(matcher.name)
                 if column is not None:
-                    mine = slice(int(self._series_at[number]), int(self._series_at[number + 1]))
-                    rows = self._row[mine]
+                    mine = slice(int(shelf.series_at[number]), int(shelf.series_at[number + 1]))
+                    rows = shelf.row[mine]
                     here = slice(mine.start - low, mine.stop - low)
                     hit[here] = np.where(column.codes[rows] < 0, hit[here], column.match(matcher, False)[rows])
             mask[low:high] &= hit
@@ -397,9 +390,10 @@ class Block:
 
     def of_metrics(self, names: Container[str]) -> NDArray[np.intp]:
         """Numbers of all series of metrics with these names, ascending."""
+        shelf = self._open()
         found = [
-            np.arange(self._series_at[number], self._series_at[number + 1])
-            for number, (name, _, _) in enumerate(self._metrics)
+            np.arange(shelf.series_at[number], shelf.series_at[number + 1])
+            for number, (name, _, _) in enumerate(shelf.metrics)
             if name in names
         ]
         return np.concatenate(found) if found else np.empty(0, np.intp)
@@ -407,29 +401,33 @@ class Block:
     @property
     def targets(self) -> list[Target]:
         """Target labels, numbered by `census`."""
-        return self._targets
+        return self._open().targets
 
     @property
     def prints(self) -> NDArray[np.uint64]:
         """Prints of all series, in the order of `census`."""
-        return self._prints
+        return self._open().prints
 
     def census(self) -> Iterator[tuple[RowIndex, NDArray[np.intp], NDArray[np.intp]]]:
         """Of each metric its index, and for each of its series the row in that and the number of its target."""
-        for number, index in enumerate(self._rows):
-            mine = slice(int(self._series_at[number]), int(self._series_at[number + 1]))
-            yield index, self._row[mine].astype(np.intp), self._target[mine].astype(np.intp)
+        shelf = self._open()
+        for number, index in enumerate(shelf.rows):
+            mine = slice(int(shelf.series_at[number]), int(shelf.series_at[number + 1]))
+            yield index, shelf.row[mine].astype(np.intp), shelf.target[mine].astype(np.intp)
 
     def spans(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """First and last timestamp of every series, in the order of `census`."""
+        shelf = self._open()
         first, last = np.full(self.series, self.max, np.int64), np.full(self.series, self.min, np.int64)
-        np.minimum.at(first, self._series, self.index.line_first[self._line_of])
-        np.maximum.at(last, self._series, self.index.line_last[self._line_of])
+        series = shelf.series_of(np.arange(len(shelf.line_of)))
+        np.minimum.at(first, series, shelf.line_first[shelf.line_of])
+        np.maximum.at(last, series, shelf.line_last[shelf.line_of])
         return first, last
 
     def groups(self) -> Iterator[Group | HistogramGroup]:
         """All row groups, read past the cache; FormatError if one is damaged."""
-        places = zip(self._offset.tolist(), self._length.tolist(), self._native_group.tolist(), strict=True)
+        shelf = self._open()
+        places = zip(shelf.offset.tolist(), shelf.length.tolist(), shelf.native_group.tolist(), strict=True)
         for offset, length, native in places:
             body = self._part(offset, length, "row group")
             yield HistogramGroup(body) if native else Group(body)
@@ -437,48 +435,52 @@ class Block:
     @property
     def series(self) -> int:
         """How many series it has."""
-        return len(self._row)
+        return self.footer.series
 
     def names(self, series: NDArray[np.intp]) -> list[Name]:
         """Places of some series."""
-        metrics = (np.searchsorted(self._series_at, series, "right") - 1).tolist()
-        rows, targets = self._row[series].tolist(), self._target[series].tolist()
-        return [(self._rows[m], row, self._targets[t]) for m, row, t in zip(metrics, rows, targets, strict=True)]
+        shelf = self._open()
+        metrics = (np.searchsorted(shelf.series_at, series, "right") - 1).tolist()
+        rows, targets = shelf.row[series].tolist(), shelf.target[series].tolist()
+        return [(shelf.rows[m], row, shelf.targets[t]) for m, row, t in zip(metrics, rows, targets, strict=True)]
 
     def labels(self, series: NDArray[np.intp], cache: LabelCache) -> list[Labels]:
         """Label sets of some series."""
-        return cache.numbered(self, self.series, series, self.names)
+        return cache.numbered(self._open(), self.series, series, self.names)
 
     def label_names(self, matchers: Sequence[Matcher]) -> set[str]:
         """Names of labels of series that satisfy every matcher."""
         series = self.match(matchers)
+        shelf = self._open()
         names: set[str] = set()
         for index, rows in self._rows_of(series):
             names.update(name for row in rows for name, _ in index.rows[row].pairs)
-        for target in np.unique(self._target[series]).tolist():
-            names |= self._targets[target].names
+        for target in np.unique(shelf.target[series]).tolist():
+            names |= shelf.targets[target].names
         return names
 
     def label_values(self, name: str, matchers: Sequence[Matcher]) -> set[str]:
         """Values of a label of series that satisfy every matcher ('' where it is missing)."""
         series = self.match(matchers)
+        shelf = self._open()
         values = {index.rows[row].get(name) for index, rows in self._rows_of(series) for row in rows}
         if "" in values:
-            has = np.zeros(len(self._row), np.bool_)
-            for number, index in enumerate(self._rows):
+            has = np.zeros(len(shelf.row), np.bool_)
+            for number, index in enumerate(shelf.rows):
                 column = index.columns().get(name)
                 if column is not None:
-                    mine = slice(int(self._series_at[number]), int(self._series_at[number + 1]))
-                    has[mine] = column.codes[self._row[mine]] >= 0
-            for target in np.unique(self._target[series[~has[series]]]).tolist():
-                values.add(self._targets[target].values.get(name, ""))
+                    mine = slice(int(shelf.series_at[number]), int(shelf.series_at[number + 1]))
+                    has[mine] = column.codes[shelf.row[mine]] >= 0
+            for target in np.unique(shelf.target[series[~has[series]]]).tolist():
+                values.add(shelf.targets[target].values.get(name, ""))
         return values
 
     def _rows_of(self, series: NDArray[np.intp]) -> Iterator[tuple[RowIndex, list[int]]]:
         """Distinct rows of each metric that some series have."""
-        metrics = np.searchsorted(self._series_at, series, "right") - 1
+        shelf = self._open()
+        metrics = np.searchsorted(shelf.series_at, series, "right") - 1
         for metric in np.unique(metrics).tolist():
-            yield self._rows[metric], np.unique(self._row[series[metrics == metric]]).tolist()
+            yield shelf.rows[metric], np.unique(shelf.row[series[metrics == metric]]).tolist()
 
     def pieces(
         self, series: NDArray[np.intp], start: int, end: int, pool: Pool | None = None
@@ -489,20 +491,22 @@ class Block:
         """
         if not len(series):
             return
+        shelf = self._open()
         # Entries stand in order of metric, so the first and the last series bound them.
-        first_metric, last_metric = (np.searchsorted(self._series_at, series[[0, -1]], "right") - 1).tolist()
-        low, high = int(self._place_at[first_metric]), int(self._place_at[last_metric + 1])
-        wanted = np.zeros(len(self._row), np.bool_)
-        wanted[series] = True
-        keep = wanted[self._series[low:high]]
-        whole = start <= self.min and end >= self.max
-        if not whole:
-            lines = self._line_of[low:high]
-            keep &= (self.index.line_first[lines] <= end) & (self.index.line_last[lines] >= start)
-        places = low + np.flatnonzero(keep)
+        low = int(shelf.place_at[shelf.metric_of(int(series[0]))])
+        high = int(shelf.place_at[shelf.metric_of(int(series[-1])) + 1])
+        if shelf.series is None:
+            places = series
+        else:
+            wanted = np.zeros(self.series, np.bool_)
+            wanted[series] = True
+            places = low + np.flatnonzero(wanted[shelf.series[low:high]])
+        if not (start <= self.min and end >= self.max):
+            lines = shelf.line_of[places]
+            places = places[(shelf.line_first[lines] <= end) & (shelf.line_last[lines] >= start)]
         if not len(places):
             return
-        numbers, line_of = np.unique(self._line_of[places], return_inverse=True)
+        numbers, line_of = np.unique(shelf.line_of[places], return_inverse=True)
         cut, skips = self._cut(numbers.astype(np.intp), start, end)
         alive = cut.lengths > 0
         if not alive.all():
@@ -512,17 +516,17 @@ class Block:
                 return
             line_of = (np.cumsum(alive) - 1)[line_of[kept]]
             cut, skips = cut.only(np.flatnonzero(alive)), skips[alive]
-        groups = self._group_of[places]
-        chosen = self._series[places].astype(np.intp)
-        prints, members, skip = self._prints[chosen], places - self._start[groups], skips[line_of]
+        groups = shelf.group_of(places)
+        chosen = shelf.series_of(places)
+        prints, members, skip = shelf.prints[chosen], places - shelf.start[groups], skips[line_of]
         begins = np.flatnonzero(np.diff(groups, prepend=-1))
         widths = np.maximum.reduceat(cut.lengths[line_of], begins)
         ragged = np.maximum.reduceat(skip, begins) != np.minimum.reduceat(skip, begins)
         of_group = zip(
             begins.tolist(),
             [*begins[1:].tolist(), len(places)],
-            self._offset[groups[begins]].tolist(),
-            self._length[groups[begins]].tolist(),
+            shelf.offset[groups[begins]].tolist(),
+            shelf.length[groups[begins]].tolist(),
             widths.tolist(),
             ragged.tolist(),
             strict=True,
@@ -540,14 +544,6 @@ def _nothing() -> None:
 def _positions(rows: NDArray[np.intp]) -> list[int]:
     found: list[int] = rows.tolist()
     return found
-
-
-def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
-    return np.concatenate(arrays) if arrays else np.empty(0, np.int64)
-
-
-def _short(arrays: list[NDArray[np.int64]]) -> NDArray[np.int32]:
-    return _joined(arrays).astype(np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,12 +35,14 @@ DAY_SHAPE = Shape(rows=32, slots=1920)
 class Blocks:
     """All blocks of a store. `current` is a snapshot; changing it needs `lock`."""
 
-    def __init__(self, directory: Path, files: Files, lock: threading.RLock, cache: DecodeCache) -> None:
+    def __init__(
+        self, directory: Path, files: Files, lock: threading.RLock, cache: DecodeCache, interner: Interner
+    ) -> None:
         self._directory = directory
         self._files = files
         self._lock = lock
         self.cache = cache
-        self.interner = Interner()
+        self.interner = interner
         self.deletions: tuple[Deletion, ...] = ()
         self.duplicates = 0
         """Samples found to be repeats of another's timestamp when blocks were written."""
@@ -275,6 +277,10 @@ class BlockOrigin:
     def metrics(self) -> Mapping[str, int]:
         """As Origin.metrics."""
         return self.block.metrics()
+
+    def rows(self) -> Mapping[str, int]:
+        """As Origin.rows."""
+        return self.block.rows()
 
     def pieces(self, metrics: frozenset[str]) -> Iterator[Piece[Name]]:
         """As Origin.pieces."""

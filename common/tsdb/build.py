@@ -36,7 +36,9 @@ from common.tsdb.timelines import Times, encode_timelines
 ROWS: Final = 128
 SLOTS: Final = 480
 BATCH_CELLS: Final = 1 << 20
-"""Cells that are joined at once: 8 MB of values, and a few times that of what names their rows."""
+"""Cells that are joined at once: 8 MB of values and of what names their rows."""
+ROW_CELLS: Final = 64
+"""Cells that a row counts for beside its own: what names it takes half a kilobyte."""
 GROUP_WORDS: Final = 1 << 20
 """Words of a group of histograms, unless one alone has more."""
 MAX_BLOCK_BYTES: Final = 1 << 30
@@ -80,6 +82,10 @@ class Origin(Protocol):
 
     def metrics(self) -> Mapping[str, int]:
         """Metric names with bounds of their cells."""
+        ...
+
+    def rows(self) -> Mapping[str, int]:
+        """How many rows there are of each metric."""
         ...
 
     def pieces(self, metrics: frozenset[str]) -> Iterator[Piece[Name]]:
@@ -190,15 +196,15 @@ class BlockWriter:
         self._metrics.append(
             MetricEntry(
                 SubSchema(metric, tuple(places), tuple(meta)),
-                np.array(row_of, np.int64),
-                np.array(target_of, np.int64),
+                np.array(row_of, np.int32),
+                np.array(target_of, np.int32),
                 offset,
                 length,
                 first,
                 last,
                 np.array(start, np.int64),
-                np.array(series, np.int64),
-                np.array(lines, np.int64),
+                np.array(series, np.int32),
+                np.array(lines, np.int32),
                 sum(row.words(0, row.width) for row in rows) if kind is ValueKind.HISTOGRAM else int(widths.sum()),
                 kind,
             )
@@ -336,6 +342,8 @@ def build(
     for origin in origins:
         for name, cells in origin.metrics().items():
             sizes[name] = sizes.get(name, 0) + cells
+        for name, many in origin.rows().items():
+            sizes[name] = sizes.get(name, 0) + ROW_CELLS * many
     written: list[Path] = []
     writer: BlockWriter | None = None
     current = 0

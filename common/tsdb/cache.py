@@ -9,9 +9,10 @@ from typing import Any
 class DecodeCache:
     """Least recently used entries go first. Safe for many threads; two may load the same entry at once."""
 
-    def __init__(self, limit: int) -> None:
-        """At most `limit` bytes, as the loaders count them."""
+    def __init__(self, limit: int, least: int = 0) -> None:
+        """At most `limit` bytes, as the loaders count them, but the `least` latest entries in any case."""
         self.limit = limit
+        self.least = least
         self.size = 0
         self.hits = 0
         self.misses = 0
@@ -29,17 +30,17 @@ class DecodeCache:
             return found[0]
 
     def get(self, key: Hashable, load: Callable[[], tuple[Any, int]]) -> Any:
-        """The entry, loaded as (value, bytes) if it is not there; one larger than the limit is not kept."""
+        """The entry, loaded as (value, bytes) if it is not there; one larger than the limit is mostly not kept."""
         found = self.peek(key)
         if found is not None:
             return found
         value, size = load()
         with self._lock:
             self.misses += 1
-            if size <= self.limit and key not in self._entries:
+            if (size <= self.limit or self.least) and key not in self._entries:
                 self._entries[key] = value, size
                 self.size += size
-                while self.size > self.limit:
+                while self.size > self.limit and len(self._entries) > self.least:
                     _, (_, gone) = self._entries.popitem(last=False)
                     self.size -= gone
         return value

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from common.frames.model import SubSchema
 from common.labels import Labels, Matcher
+from common.tsdb.cache import DecodeCache
 
 _MASK = (1 << 64) - 1
 _serials = itertools.count(1)
@@ -221,9 +222,15 @@ class LabelCache:
 
 
 class Interner:
-    """Hands out one object for equal targets and for equal sub-schemas, as long as somebody holds it."""
+    """Hands out one object for equal targets and for equal sub-schemas, as long as somebody holds it.
 
-    def __init__(self) -> None:
+    `indexes` are those of blocks that are open, the latest at least, in `index_bytes` as they count them.
+    """
+
+    def __init__(self, index_bytes: int = 64 << 20) -> None:
+        self.indexes = DecodeCache(index_bytes, least=1)
+        self.made = 0
+        """Label sets of objects that were not there before, of all that were handed out."""
         self._targets: weakref.WeakValueDictionary[Labels, Target] = weakref.WeakValueDictionary()
         self._rows: weakref.WeakValueDictionary[bytes, RowIndex] = weakref.WeakValueDictionary()
 
@@ -232,6 +239,7 @@ class Interner:
         found = self._targets.get(labels)
         if found is None:
             found = self._targets[labels] = Target(labels)
+            self.made += 1
         return found
 
     def rows(self, part: SubSchema) -> RowIndex:
@@ -239,4 +247,5 @@ class Interner:
         found = self._rows.get(part.hash)
         if found is None:
             found = self._rows[part.hash] = RowIndex(part.rows)
+            self.made += len(part.rows)
         return found

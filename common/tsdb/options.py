@@ -18,6 +18,10 @@ class StoreOptions:
     """Log and blocks together, oldest blocks go first; 0 for no limit."""
     cache_bytes: int = 64 << 20
     """Of decoded row groups."""
+    index_bytes: int = 64 << 20
+    """Of indexes of blocks that are open; the latest one stays in any case."""
+    cached_labels: int = 200_000
+    """Label sets of answers that are kept for the next ones."""
     wal_segment_bytes: int = 32 << 20
     max_series: int = 2_000_000
     max_series_per_source: int = 200_000

@@ -21,8 +21,6 @@ from common.tsdb.index import Interner
 FEW: Final = 3
 """Packs of one window that need no merging."""
 SHAPE: Final = Shape(level=1)
-_SERIES_BYTES = 40
-"""Of each series in an opened block, beside what it shares with others."""
 _NOWHERE = Path("memory")
 
 
@@ -45,8 +43,8 @@ class Pack:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes."""
-        return self.block.size + _SERIES_BYTES * self.block.series
+        """How many bytes it takes while nobody reads it."""
+        return self.block.size
 
     def origin(self, start: int, end: int) -> BlockOrigin:
         """Its samples between two times (inclusive), for another block."""

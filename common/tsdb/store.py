@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from common.allocator import trim
 from common.clock import Clock
 from common.errors import BusyError, FormatError, FrameError, LimitError, StorageError
 from common.files import SYSTEM_FILES, DirectoryLock, Files, explain
@@ -40,7 +41,7 @@ from common.tsdb.changes import Changes
 from common.tsdb.clocks import decode_correction, encode_correction
 from common.tsdb.cut import HeadOrigin, outside
 from common.tsdb.deletion import Deletion
-from common.tsdb.index import LabelCache, RowIndex, Target
+from common.tsdb.index import Interner, LabelCache, RowIndex, Target
 from common.tsdb.lanes import Chosen, Lanes
 from common.tsdb.loose import SERIES_BYTES
 from common.tsdb.native import Stored, check_histogram
@@ -88,7 +89,7 @@ class Store:
         self._disk = files
         self._lock = threading.RLock()
         self._head = Lanes(clock, lambda segment, last: self._wal.stretch(segment, last))
-        self._label_cache = LabelCache()
+        self._label_cache = LabelCache(options.cached_labels)
         self._unsettled: list[tuple[Source, Epoch, int]] = []
         self._paused = ""
         self._room = Room(options.max_head_bytes, clock, lambda: self._upkeep.taken)
@@ -99,9 +100,10 @@ class Store:
         self._directory_lock: DirectoryLock | None = None
         self._closed_for_good = False
         self._maintenance = threading.Lock()
-        self._blocks = Blocks(path / "blocks", files, self._lock, DecodeCache(options.cache_bytes))
+        cache, interner = DecodeCache(options.cache_bytes), Interner(options.index_bytes)
+        self._blocks = Blocks(path / "blocks", files, self._lock, cache, interner)
         self._wal = Wal(path / "wal", files, options.wal_segment_bytes, self._lock, self._had)
-        self._packs = Packs(self._blocks.number, self._blocks.cache, self._blocks.interner)
+        self._packs = Packs(self._blocks.number, cache, interner)
         self._upkeep = Upkeep(self._head, self._packs, self._blocks, self._wal, options, clock, self._lock, self.commit)
 
     @classmethod
@@ -550,6 +552,7 @@ class Store:
         if self._upkeep.crowded:
             with self._alone():
                 self._upkeep.pack()
+                trim()
 
     def cut(self, before: int) -> None:
         """Move all samples below `before` (ms) from memory to blocks. StorageError as `maintain`."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from common.allocator import trim
 from common.clock import Clock
 from common.labels import Matcher
 from common.sample import MetricMeta, families
@@ -25,6 +26,8 @@ PACK_EACH: Final = 64
 """Loose samples that are packed before, in all and of each series: packing costs more by series than by sample."""
 FULL: Final = 0.7
 """Part of `max_head_bytes` beyond which samples go into blocks at once."""
+WORTH: Final = 0.15
+"""Part of it that they must take themselves then."""
 _EVER = (1 << 63) - 1
 
 
@@ -71,8 +74,9 @@ class Upkeep:
         if self._full:
             # Blocks of part of a window are merged later; refusing samples until the window ends is worse.
             self.cut(newest + 1)
+        trim()
         while self._blocks.compact(newest, self.meta_of):
-            pass
+            trim()
         self._retain(newest)
 
     def _release(self) -> None:
@@ -102,7 +106,9 @@ class Upkeep:
         """Whether samples, packed or not, come near to the memory that they may take."""
         with self._lock:
             most = self._options.max_head_bytes
-            return bool(most) and self.taken > FULL * most
+            # Of labels a cut frees little: it should be worth a block that has to be merged again.
+            samples = self.taken - self._head.label_size
+            return bool(most) and self.taken > FULL * most and samples > WORTH * most
 
     @property
     def taken(self) -> int:

@@ -377,5 +377,5 @@ def test_large_histograms_are_parted_into_records_and_groups_that_can_be_read(
             assert kept.equals(each)
         store.cut(2**50)
     (block,) = store.blocks
-    assert len(block._offset) == 2 * 5
+    assert len(block._open().offset) == 2 * 5
     store.close()
