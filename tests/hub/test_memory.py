@@ -44,6 +44,14 @@ def test_bounds_grow_with_memory_and_the_cache_stops_at_its_most(memory: int, se
     assert (options.seal_bytes, options.cache_bytes, options.max_head_bytes) == (seal * MIB, cache * MIB, head * MIB)
 
 
+@pytest.mark.parametrize(
+    ("memory", "index", "labels"), [(0, 16, 10_000), (512, 32, 65_536), (2048, 128, 200_000), (16384, 1024, 200_000)]
+)
+def test_open_indexes_and_label_sets_of_answers_follow_memory(memory: int, index: int, labels: int) -> None:
+    options = sized(StoreOptions(), memory * MIB)
+    assert (options.index_bytes, options.cached_labels) == (index * MIB, labels)
+
+
 def test_without_a_limit_half_of_the_memory_is_planned_with() -> None:
     assert limit(0) == total() // 2
     assert limit(7 * MIB) == 7 * MIB
