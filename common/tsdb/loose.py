@@ -1,5 +1,6 @@
 """Samples that don't share instants (remote write, late and lone ones): sorted in parts, as a log-structured tree."""
 
+import itertools
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -41,6 +42,10 @@ class SeriesTable:
     def get(self, labels: Labels) -> int:
         """The number of a label set, or -1."""
         return self._numbers.get(labels, -1)
+
+    def find(self, labels: Sequence[Labels]) -> NDArray[np.int32]:
+        """The numbers of some label sets, -1 for those that are not there."""
+        return np.fromiter(map(self._numbers.get, labels, itertools.repeat(-1)), np.int32, len(labels))
 
     def add(self, labels: Labels) -> int:
         """The number of a label set, new if need be."""

@@ -413,10 +413,10 @@ class Store:
     ) -> int:
         """As `append_loose`, in columns: sample i belongs to `labels[rows[i]]`. BusyError: it can be tried again."""
         with self._lock:
-            self._admit(labels, 28 * len(rows))
+            known = self._admit(labels, 28 * len(rows))
             if not len(rows):
                 return 0
-            numbers = self._numbers(labels)
+            numbers = self._numbers(labels, known)
             self._wal.append(RecordType.LOOSE, pack_loose(numbers[rows], times, values), int(times.max()))
             self._head.take_loose(numbers[rows], times, values)
             return len(rows)
@@ -433,10 +433,10 @@ class Store:
         names = list(dict.fromkeys(labels for labels, _, _, _ in samples))
         with self._lock:
             # What they take is not known before; a bucket takes two bytes mostly, eight at most.
-            self._admit(names, sum(64 if each is None else 4 * Stored(each).words for _, _, each, _ in samples))
+            known = self._admit(names, sum(64 if each is None else 4 * Stored(each).words for _, _, each, _ in samples))
             if not samples:
                 return 0
-            numbers = dict(zip(names, self._numbers(names).tolist(), strict=True))
+            numbers = dict(zip(names, self._numbers(names, known).tolist(), strict=True))
             rows = np.array([numbers[labels] for labels, _, _, _ in samples], np.int32)
             times = np.array([time for _, time, _, _ in samples], np.int64)
             encoded = self._head.histograms.encode(rows.tolist(), samples)
@@ -446,10 +446,13 @@ class Store:
             self._head.take_histograms(rows, times, encoded)
             return len(samples)
 
-    def _admit(self, labels: Sequence[Labels], size: int) -> None:
-        """LimitError, StorageError or BusyError if loose samples of these series can't be taken now."""
-        table = self._head.loose.table
-        fresh = {each for each in labels if table.get(each) < 0}
+    def _admit(self, labels: Sequence[Labels], size: int) -> NDArray[np.int32]:
+        """Numbers of loose series, -1 for new ones.
+
+        LimitError, StorageError or BusyError if samples of them can't be taken now.
+        """
+        known = self._head.loose.table.find(labels)
+        fresh = {labels[at] for at in np.flatnonzero(known < 0).tolist()}
         for each in fresh:
             self._check(each)
         refusal = self._closed(size, size + SERIES_BYTES * len(fresh))
@@ -461,11 +464,14 @@ class Store:
             raise busy(f"{refusal[1]} (limit {refusal[0]})")
         if self._head.total + len(fresh) > self._options.max_series:
             raise self._over("max_series", f"{self._head.total + len(fresh)} series")
+        return known
 
-    def _numbers(self, labels: Sequence[Labels]) -> NDArray[np.int32]:
-        """Numbers of loose series, which the log's segment knows from now on."""
+    def _numbers(self, labels: Sequence[Labels], known: NDArray[np.int32]) -> NDArray[np.int32]:
+        """Numbers of loose series (`known` from `_admit`), which the log's segment knows from now on."""
         table = self._head.loose.table
-        numbers = np.array([table.add(each) for each in labels], np.int32)
+        numbers = known
+        for at in np.flatnonzero(known < 0).tolist():
+            numbers[at] = table.add(labels[at])
         self._wal.begin()
         self._state_series(numbers)
         return numbers

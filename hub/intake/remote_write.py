@@ -122,7 +122,7 @@ class Receiver:
         self._executor = executor
         self._committing = committing or executor
         self._clock = clock
-        self._decoder = Decoder(remembered)
+        self._decoder = Decoder(remembered, self._over_limit)
         self._waiting = 0
         self._bytes = 0
         self._turn = asyncio.Lock()
@@ -171,24 +171,22 @@ class Receiver:
         refused = list(request.refused)
         self._refused.labels("labels").inc(len(refused))
         rows = np.repeat(np.arange(len(request.series)), np.diff(request.bounds).astype(np.intp))
-        fine, allowed = self._fine(request, rows, refused)
+        fine = self._fine(request, rows, refused)
         if not fine.all():
             rows = rows[fine]
         self._store.add_metadata(request.metadata)
         if self._zeros is not None and version is Version.V2:
-            self._zeros.take(list(_started(request, fine, allowed)))
+            self._zeros.take(list(_started(request, fine)))
         self._append(request.series, rows, request.timestamps[fine], request.values[fine])
         self._samples.inc(len(rows))
-        histograms = self._take_histograms(request, allowed, refused) if request.histograms else 0
+        histograms = self._take_histograms(request, refused) if request.histograms else 0
         return Taken(len(rows), histograms, refused)
 
-    def _take_histograms(self, request: WriteRequest, allowed: Sequence[bool], refused: list[str]) -> int:
-        """Append the histograms of series that are `allowed`; how many. Why others can't be is added to `refused`."""
+    def _take_histograms(self, request: WriteRequest, refused: list[str]) -> int:
+        """Append histograms; how many. Why others can't be is added to `refused`."""
         latest = self._latest()
         found: list[Native] = []
         for row, samples in request.histograms.items():
-            if not allowed[row]:
-                continue
             labels = request.series[row]
             for sample in samples:
                 if not 0 <= sample.timestamp <= latest:
@@ -240,10 +238,8 @@ class Receiver:
                 self._store.commit()
             self._again(lambda columns=columns: self._store.append_columns(*columns))  # type: ignore[misc]
 
-    def _fine(
-        self, request: WriteRequest, rows: NDArray[np.intp], refused: list[str]
-    ) -> tuple[NDArray[np.bool_], list[bool]]:
-        """Which samples and which series to take; why others can't be is added to `refused`."""
+    def _fine(self, request: WriteRequest, rows: NDArray[np.intp], refused: list[str]) -> NDArray[np.bool_]:
+        """Which samples to take; why others can't be is added to `refused`."""
         times = request.timestamps
         latest = self._latest()
         fine: NDArray[np.bool_] = (times >= 0) & (times <= latest)
@@ -251,14 +247,7 @@ class Receiver:
             labels = request.series[row]
             refused.append(f"out of bounds: {bad} samples of {labels} are before 1970 or too far in the future")
             self._refused.labels("out_of_bounds").inc(int(bad))
-        allowed = [True] * len(request.series)
-        for row, labels in enumerate(request.series):
-            if problem := self._over_limit(labels):
-                refused.append(problem)
-                self._refused.labels("labels").inc()
-                fine[request.bounds[row] : request.bounds[row + 1]] = False
-                allowed[row] = False
-        return fine, allowed
+        return fine
 
     def _over_limit(self, labels: Labels) -> str:
         limits = self._options
@@ -283,8 +272,8 @@ def _slices(samples: Sequence[Native]) -> Iterator[Sequence[Native]]:
         yield samples[begin:]
 
 
-def _started(request: WriteRequest, fine: NDArray[np.bool_], allowed: Sequence[bool]) -> Iterator[Started]:
-    """Of every series with a start the first sample behind it; `fine` and `allowed` as `Receiver._fine` has them."""
+def _started(request: WriteRequest, fine: NDArray[np.bool_]) -> Iterator[Started]:
+    """Of every series with a start the first sample behind it; `fine` as `Receiver._fine` has it."""
     if request.starts is not None:
         for row, (begin, end) in enumerate(pairwise(request.bounds.tolist())):
             inside = np.flatnonzero(fine[begin:end] & (request.starts[begin:end] > 0)) + begin
@@ -294,8 +283,6 @@ def _started(request: WriteRequest, fine: NDArray[np.bool_], allowed: Sequence[b
                 if (times > start).any():
                     yield Started(request.series[row], start, int(times[times > start].min()))
     for row, samples in request.histograms.items():
-        if not allowed[row]:
-            continue
         known = [each for each in samples if each.created or each.start]
         start = max((each.start or each.created for each in known), default=Millis(0))
         later = [each for each in known if each.timestamp > start and not is_stale(each.sum)]
