@@ -233,6 +233,73 @@ def test_any_bytes_decode_or_are_refused(data):
             decode_any(data)
 
 
+NAMED = [{"__name__": "up", "job": "node", "instance": f"pi-{i}:9100", "x": "y" * (60 * i)} for i in range(3)]
+REQUESTS = st.lists(
+    st.tuples(
+        st.sampled_from([*NAMED, {"job": "nameless"}]),
+        st.lists(
+            st.tuples(
+                st.sampled_from([0.0, 1.5, -0.0, float("inf"), 1e300]),
+                st.sampled_from([0, 1, -5, 1_700_000_000_000, 1_700_000_015_001, 2**34, 2**35, 2**42 - 1, 2**42]),
+            ),
+            max_size=3,
+        ),
+    ),
+    max_size=12,
+)
+
+
+def body(request):
+    return b"".join(series(labels, *(sample(*each) for each in samples)) for labels, samples in request)
+
+
+def read_by(decoder, data):
+    """What a request holds, or that it is refused."""
+    try:
+        found = decoder.decode_v1(data)
+    except WireError:
+        return None
+    return (found.series, found.bounds.tolist(), found.timestamps.tolist(), found.values.tobytes(), found.refused)
+
+
+@settings(max_examples=200, deadline=None)
+@given(REQUESTS, REQUESTS, st.integers(0, 400), st.binary(max_size=3))
+def test_a_decoder_that_remembers_reads_the_same_as_a_new_one(first, second, at, junk):
+    decoder = Decoder()
+    for request in (first, second, [(labels, [(1.5, 1_700_000_000_000)]) for labels in NAMED]):
+        assert read_by(decoder, body(request)) == read_by(Decoder(), body(request))
+    data = body(second) + body([(labels, [(2.5, 1_700_000_000_000)]) for labels in NAMED * 2])
+    data = data[:at] + junk + data[at + len(junk) :]
+    assert read_by(decoder, data) == read_by(Decoder(), data)
+
+
+def test_known_series_with_a_usual_sample_each_are_taken_at_once(monkeypatch):
+    request = [(labels, [(i + 0.5, 1_700_000_000_000 + i)]) for i, labels in enumerate(NAMED * 40)]
+    decoder = Decoder()
+    decoder.decode_v1(body(request))
+    monkeypatch.setattr(decoder, "_series_v1", None)
+    found = decoder.decode_v1(body(request))
+    assert found.series == [Labels.of(labels) for labels, _ in request]
+    assert found.timestamps.tolist() == [1_700_000_000_000 + i for i in range(len(request))]
+    assert found.values.tolist() == [i + 0.5 for i in range(len(request))]
+
+
+def test_a_label_set_is_checked_once_and_refused_ever_after():
+    asked = []
+
+    def check(labels):
+        asked.append(labels)
+        return "too long" if labels.get("job") == "node" else ""
+
+    decoder = Decoder(check=check)
+    for _ in range(3):
+        found = decoder.decode_v1(series(NAMED[0], sample(1, 1)) + series({"__name__": "b"}, sample(2, 2)))
+        assert (found.series, found.refused, found.values.tolist()) == ([Labels.of(__name__="b")], ["too long"], [2.0])
+    assert asked == [Labels.of(NAMED[0]), Labels.of(__name__="b")]
+    refs = v2(SYMBOLS, v2_series([1, 2], sample(3, 1000)))
+    assert Decoder(check=lambda labels: "no").decode_v2(refs).refused == ["no"]
+
+
 def test_a_snappy_block_round_trips():
     assert snappy.decompress(snappy.compress(GOOD * 50), 10_000) == GOOD * 50
 
