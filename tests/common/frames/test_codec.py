@@ -58,7 +58,7 @@ def matrices(draw):
     presence = draw(hnp.arrays(np.uint8, (rows, slots), elements=states))
     steps = draw(st.lists(st.one_of(st.integers(1, 50), st.integers(1, 2**40)), min_size=slots, max_size=slots))
     first = draw(st.integers(-(2**50), 2**50))
-    return (np.cumsum(steps) + first).tolist(), values, presence
+    return (np.cumsum(steps, dtype=np.int64) + first).tolist(), values, presence
 
 
 def columns(values):
