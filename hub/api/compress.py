@@ -15,7 +15,9 @@ INLINE_BYTES = 32 * 1024
 async def compress(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Compress plain bodies of some size; query results have been already."""
     response = await handler(request)
-    if not isinstance(response, web.Response) or not isinstance(response.body, bytes) or "Vary" in response.headers:
+    if not isinstance(response, web.Response) or not isinstance(response.body, bytes):
+        return response
+    if "Vary" in response.headers or "Content-Encoding" in response.headers:
         return response
     if len(response.body) < MIN_BYTES:
         return response

@@ -127,6 +127,17 @@ async def test_version_2_is_taken_and_says_how_much(remote: Remote):
     assert await remote.read(everything()) == [{Labels.of(__name__="up"): [(1000, 3.0)]}]
 
 
+async def test_a_large_answer_to_a_read_is_packed_once(remote: Remote):
+    body = b"".join(series({**UP, "instance": f"host-{i * 7919}"}, (0, float(i))) for i in range(200))
+    assert (await remote.write(body)).status == 204
+    request = snappy.compress(write_request([everything()]))
+    response = await remote.client.post("/api/v1/read", data=request, headers={"Accept-Encoding": "gzip"})
+    assert response.headers["Content-Encoding"] == "snappy"
+    packed = await response.read()
+    assert len(packed) > 1024
+    assert b"host-7919" in snappy.decompress(packed, 1 << 20)
+
+
 async def test_of_a_broken_request_of_version_2_it_says_that_nothing_is_written(remote: Remote):
     response = await remote.write(b"\xff", **{"Content-Type": f"application/x-protobuf;proto={Version.V2}"})
     assert response.status == 400
