@@ -296,10 +296,13 @@ class Puller:
         except Exception as err:  # noqa: BLE001 - the boundary of a source: a fault met in one stays in it
             _log.error("pull failed by a fault of the hub", exc=err, address=address)
             self._failed(device, address, f"fault of the hub: {type(err).__name__}: {err}", at, began)
-        asked = device or self._fleet.at(address)
-        after = asked.error if asked else self._fleet.strangers[address].error
+        asked = device or self._fleet.at(address) or self._fleet.strangers.get(address)
+        if asked is None:
+            # The configuration that was loaded meanwhile does not list it any more.
+            return False
+        after = asked.error
         if after != before:
-            who = asked.instance if asked else address
+            who = asked.instance if isinstance(asked, Device) else address
             if after:
                 _log.warn("pull failed", instance=who, address=address, reason=after)
             else:

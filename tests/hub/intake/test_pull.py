@@ -409,3 +409,14 @@ async def test_memory_over_its_limit_pauses_pulls_and_nothing_is_lost(rig: Rig) 
     rig.store._room.changed()
     assert await rig.visit(device) == ""
     assert len(rig.samples()) == 3
+
+
+async def test_an_address_that_is_taken_out_while_it_is_asked_is_forgotten(rig: Rig) -> None:
+    async def reload(request: web.Request) -> web.StreamResponse:
+        rig.puller.set_static([])
+        return web.Response(status=500)
+
+    address = await rig.serve(Agent(federate=reload))
+    rig.puller.set_static([address])
+    assert await rig.puller.visit(address) is False
+    assert rig.fleet.strangers == {}
