@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 
 from common.clock import Clock
 from common.errors import BrambleError, ConfigError, StorageError
+from common.exposition.lines import Shared
 from common.flags import program_version
 from common.labels import Labels, compile_regex
 from common.lane import Lane
@@ -45,6 +46,7 @@ from hub.fleet import Fleet
 from hub.garbage import Garbage
 from hub.intake.commit import Committer
 from hub.intake.devices import FILE, FleetKeeper, load_devices
+from hub.intake.moments import Moments
 from hub.intake.pull import AgentClient, Puller
 from hub.intake.remote_write import Receiver
 from hub.intake.scrape import ScrapeManager, TargetScraper
@@ -228,8 +230,9 @@ class Hub:
         zeros = ZERO_SAMPLES in options.features
 
         def make_scraper(target: Target, own: aiohttp.ClientSession) -> TargetScraper:
-            return TargetScraper(target, store, own, None, committer, clock, metrics, zeros)
+            return TargetScraper(target, store, own, None, committer, clock, metrics, zeros, moments, shared)
 
+        moments, shared = Moments(clock), Shared()
         scrapes = ScrapeManager(make_scraper, clock)
         scrapes.apply(targets(config))
 

@@ -1,10 +1,11 @@
 """Frames as numpy arrays: what the hub and the readers of a log use. FORMAT.md draws the bytes."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
 from common.errors import FrameError
@@ -26,6 +27,7 @@ from common.frames.envelope import (
 )
 from common.frames.model import (
     ABSENT,
+    HEADER_SIZE,
     PRESENT,
     STALE,
     Correction,
@@ -36,6 +38,10 @@ from common.frames.model import (
     Section,
 )
 
+BATCH_CELLS = 1 << 16
+"""Cells that are encoded together: few enough for the processor's caches, and for other threads not to wait long."""
+
+_ONE_TIME = timestamps_section([0])
 _F64 = np.dtype("<f8")
 _U64 = np.dtype("<u8")
 _POWERS = np.array(POWERS)
@@ -60,6 +66,20 @@ class Frame:
     def cells(self) -> NDArray[np.uint8]:
         """`presence`, made where it is None."""
         return np.full(self.values.shape, PRESENT, np.uint8) if self.presence is None else self.presence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """What is to be a frame of one slot: values float64 [S], presence uint8 [S] (None: all PRESENT)."""
+
+    key: FrameKey
+    timestamp: int
+    values: NDArray[np.float64]
+    presence: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        """Bytes that the frame has at most, or nearly so."""
+        return HEADER_SIZE + 64 + 10 * len(self.values)
 
 
 def encode(
@@ -107,6 +127,59 @@ def encode_body(
     return b"".join(out)
 
 
+def encode_slots(slots: Sequence[Slot]) -> list[bytes]:
+    """The frames that `encode` makes of some slots, one each and byte by byte, in far fewer array calls."""
+    compressor = zstandard.ZstdCompressor(level=LEVEL)
+    out: list[bytes] = []
+    for some in _batches(slots):
+        plain = [slot.values for slot in some if slot.presence is None and len(slot.values)]
+        bodies = iter(_slot_values(plain))
+        for slot in some:
+            if slot.presence is not None or not len(slot.values):
+                cells = None if slot.presence is None else slot.presence[:, None]
+                body = encode_body([slot.timestamp], slot.values[:, None], cells)
+            else:
+                body = _ONE_TIME + section(Section.VALUES, next(bodies))
+            out.append(pack(slot.key, [slot.timestamp], len(slot.values), body, compressor=compressor))
+    return out
+
+
+def _batches(slots: Sequence[Slot]) -> Iterator[list[Slot]]:
+    """Slots in runs of not many more than BATCH_CELLS."""
+    some: list[Slot] = []
+    cells = 0
+    for slot in slots:
+        some.append(slot)
+        cells += len(slot.values)
+        if cells >= BATCH_CELLS:
+            yield some
+            some, cells = [], 0
+    if some:
+        yield some
+
+
+def _slot_values(rows: Sequence[NDArray[np.float64]]) -> Iterator[bytes]:
+    """Content of the section VALUES of single slots, each with one value at least."""
+    if not rows:
+        return
+    flat = np.concatenate(rows)
+    scales, integers = _scales_of_one(flat)
+    raw = scales == RAW
+    first = _zigzag(integers)
+    bits = flat.astype(_F64, copy=False).view(_U64)
+    ends = np.cumsum([len(values) for values in rows])
+    starts = ends - [len(values) for values in rows]
+    tops = np.maximum.reduceat(first, starts).tolist()
+    odd = np.add.reduceat(raw, starts, dtype=np.intp).tolist()
+    for begin, end, top, count in zip(starts.tolist(), ends.tolist(), tops, odd, strict=True):
+        width = (top.bit_length() + 7) // 8
+        mine, rest = first[begin:end], b""
+        if count:
+            some = raw[begin:end]
+            mine, rest = mine[~some], _planes(bits[begin:end][some], 8)
+        yield b"".join((b"\0", scales[begin:end].tobytes(), bytes([width, 0]), _planes(mine, width), rest))
+
+
 def decode(buffer: Buffer, offset: int = 0) -> Frame:
     """The frame at `offset`; FrameError for anything damaged, cut, or written by a later version."""
     header, body = unpack(buffer, offset)
@@ -139,7 +212,8 @@ def decode_body(header: FrameHeader, body: bytes) -> Frame:
 def _scales(values: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The scale of each row (RAW where it isn't decimal), and the integers of the decimal rows in order."""
     if values.shape[1] == 1:
-        return _scales_of_one(values[:, 0])
+        scales, whole = _scales_of_one(values[:, 0])
+        return scales, whole[scales != RAW, None]
     scales = np.full(len(values), RAW, np.uint8)
     integers = np.zeros(values.shape, np.int64)
     left = np.flatnonzero(~(np.signbit(values) & (values == 0)).any(axis=1))
@@ -161,7 +235,7 @@ def _scales(values: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.
 
 
 def _scales_of_one(values: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """`_scales` of a single slot, as scrapes make them: all powers at once, which takes fewer calls of numpy."""
+    """Scale and integer (0 where it isn't decimal) of each of N cells: all powers at once, in few calls of numpy."""
     scales = np.full(len(values), RAW, np.uint8)
     integers = np.zeros(len(values), np.int64)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -181,7 +255,7 @@ def _scales_of_one(values: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDAr
             found = left[decimal]
             scales[found] = first[decimal] + 1
             integers[found] = rounded[decimal, first[decimal]]
-    return scales, integers[scales != RAW, None]
+    return scales, integers
 
 
 def _encode_values(bits: NDArray[np.uint64]) -> bytes:

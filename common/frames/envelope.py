@@ -100,14 +100,21 @@ def _boot(payload: Buffer) -> tuple[bytes, int]:
     return boot_id, value
 
 
-def pack(key: FrameKey, timestamps: Sequence[int], rows: int, body: bytes, level: int = LEVEL) -> bytes:
-    """A whole frame around an uncompressed `body`."""
+def pack(
+    key: FrameKey,
+    timestamps: Sequence[int],
+    rows: int,
+    body: bytes,
+    level: int = LEVEL,
+    compressor: zstandard.ZstdCompressor | None = None,
+) -> bytes:
+    """A whole frame around an uncompressed `body`; `compressor` is one of that level, for who makes many frames."""
     slots = len(timestamps)
     if slots * rows > MAX_CELLS or len(body) > MAX_FRAME_BYTES:
         raise FrameError(f"frame of {slots} x {rows} cells; at most {MAX_CELLS} are allowed")
     if (key.schema == NO_SCHEMA) != (rows == 0):
         raise FrameError("a frame has rows if and only if it has a schema")
-    packed = zstandard.ZstdCompressor(level=level).compress(body)
+    packed = (compressor or zstandard.ZstdCompressor(level=level)).compress(body)
     first, last = (timestamps[0], timestamps[-1]) if slots else (0, 0)
     head = pack_header(key, slots, rows, HEADER_SIZE + len(packed), len(body), first, last)
     crc = zlib.crc32(packed, zlib.crc32(head[16:], zlib.crc32(head[:12])))

@@ -179,6 +179,24 @@ class Chunk:
         self.first, self.last = first, last
         self.slots = new
 
+    def add(
+        self, timestamp: int, values: NDArray[np.float64], presence: NDArray[np.uint8] | None, arrival: int
+    ) -> None:
+        """`append` of one slot, of values and presence [S], in as few array calls as it takes."""
+        at = self.slots
+        if at == len(self.times):
+            self._grow(at + 1)
+        self.times[at] = timestamp
+        self.values[at] = values
+        self.arrival[at] = arrival
+        self.pattern[at] = 0 if presence is None else self._pattern(presence)
+        if at:
+            self.ordered = self.ordered and timestamp > self.last
+            self.first, self.last = min(self.first, timestamp), max(self.last, timestamp)
+        else:
+            self.first = self.last = timestamp
+        self.slots = at + 1
+
     def _pattern(self, cells: NDArray[np.uint8]) -> int:
         if (cells == PRESENT).all():
             return 0

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.clock import Clock
-from common.frames.codec import Frame
+from common.frames.codec import Frame, Slot
 from common.frames.model import ABSENT, Correction, Schema, SourceId
 from common.labels import Labels, Matcher
 from common.sample import MetricMeta
@@ -77,6 +77,15 @@ class Chosen:
         if view is not None:
             for _, index, rows in view.match(matchers):
                 yield index, rows
+
+
+def _open_chunk(strand: Strand, slots: int) -> Chunk:
+    """The strand's newest chunk, or a new one where that has no room for so many slots more."""
+    if not strand.chunks or strand.chunks[-1].closed or strand.chunks[-1].slots + slots > max(SLOTS, slots):
+        if strand.chunks:
+            strand.chunks[-1].close()
+        strand.chunks.append(Chunk(strand.schema.rows))
+    return strand.chunks[-1]
 
 
 class Lanes:
@@ -178,11 +187,7 @@ class Lanes:
         if strand is None:
             held = Held(boot, self._clock.monotonic() - waited, place) if boot else None
             strand = source.strands[key] = Strand(frame.header.lane, schema, source.target, held)
-        if not strand.chunks or strand.chunks[-1].closed or strand.chunks[-1].slots + slots > max(SLOTS, slots):
-            if strand.chunks:
-                strand.chunks[-1].close()
-            strand.chunks.append(Chunk(schema.rows))
-        chunk = strand.chunks[-1]
+        chunk = _open_chunk(strand, slots)
         if chunk.slots and frame.timestamps[0] <= chunk.last:
             self.late += slots
         chunk.append(frame.timestamps, frame.values, frame.presence, self.arrival)
@@ -196,6 +201,27 @@ class Lanes:
             samples -= int(np.count_nonzero(frame.presence == ABSENT))
         self.samples += samples
         return samples, int(frame.timestamps[-1])
+
+    def take_slot(self, source: Source, schema: StoredSchema, slot: Slot) -> int:
+        """Put one slot into its chunk; how many samples."""
+        if schema.hash not in source.schemas:
+            self._adopt(source, schema)
+        key = (slot.key.lane, schema.hash, source.target.serial, b"")
+        strand = source.strands.get(key)
+        if strand is None:
+            strand = source.strands[key] = Strand(slot.key.lane, schema, source.target)
+        chunk = _open_chunk(strand, 1)
+        if chunk.slots and slot.timestamp <= chunk.last:
+            self.late += 1
+        chunk.add(slot.timestamp, slot.values, slot.presence, self.arrival)
+        strand.newest = max(strand.newest, chunk.last)
+        self.changes.mark(slot.timestamp, slot.timestamp)
+        self.arrival += 1
+        samples = len(slot.values)
+        if slot.presence is not None:
+            samples -= int(np.count_nonzero(slot.presence == ABSENT))
+        self.samples += samples
+        return samples
 
     def correct(self, source: Source, correction: Correction) -> None:
         """Take a correction, and move what waited for it."""

@@ -208,9 +208,11 @@ class Ledger:
         at = bisect_left(seqs, seq)
         return crcs[at] if at < len(seqs) and seqs[at] == seq else None
 
-    def take(self, epoch: Epoch, seq: int, crc: int) -> None:
-        """Note a frame as taken, not yet durable."""
+    def take(self, epoch: Epoch, seq: int, crc: int | None) -> None:
+        """Note a frame as taken, not yet durable; `crc` None: nobody else could send it."""
         self._pending.setdefault(epoch, set()).add(seq)
+        if crc is None:
+            return
         seqs, crcs = self._checksums.setdefault(epoch, (array("Q"), array("I")))
         at = bisect_left(seqs, seq)
         seqs.insert(at, seq)

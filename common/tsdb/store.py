@@ -15,11 +15,10 @@ from common.allocator import trim
 from common.clock import Clock
 from common.errors import BusyError, FormatError, FrameError, LimitError, StorageError
 from common.files import SYSTEM_FILES, DirectoryLock, Files, explain
-from common.frames.codec import Frame, decode
+from common.frames.codec import Slot, decode
 from common.frames.model import (
     Epoch,
     Flags,
-    FrameHeader,
     Schema,
     SchemaHash,
     SourceId,
@@ -248,7 +247,7 @@ class Store:
         else:
             covered = self._blocks.covers(segment.number, header.first, header.last)
         if any(low <= header.first and header.last <= high for low, high in covered):
-            self._note(source, header)
+            self._note(source, header.epoch, header.seq, header.crc)
             return last
         frame = decode(body)
         schema = self._head.schemas.get(header.schema)
@@ -258,7 +257,7 @@ class Store:
             raise FrameError("frame of a source whose target labels are lost")
         for low, high in covered:
             frame = outside(frame, low, high)
-        self._note(source, header)
+        self._note(source, header.epoch, header.seq, header.crc)
         waited = max(0, self._clock.now() - segment.written) / 1000
         return max(last, self._head.take(source, schema, frame, lambda: segment.number, waited)[1])
 
@@ -288,7 +287,8 @@ class Store:
 
     def _log_target(self, source: Source, again: bool = False) -> None:
         self._wal.begin()
-        self._wal.state(RecordType.TARGET, source.id, pack_target(source.id, source.target.labels), again)
+        if again or not self._wal.stated(RecordType.TARGET, source.id):
+            self._wal.state(RecordType.TARGET, source.id, pack_target(source.id, source.target.labels), again)
 
     def has_schema(self, key: SchemaHash) -> bool:
         """Whether frames of that schema can be appended."""
@@ -320,19 +320,47 @@ class Store:
         self._refused[reason] += 1
         return LimitError(f"{text} (limit {reason})")
 
-    def append_frame(self, data: bytes, decoded: Frame | None = None) -> Appended:
-        """Take one frame. A repeat is a duplicate; the same key with other bytes, or damage, is quarantined.
+    def append_frame(self, data: bytes) -> Appended:
+        """Take one frame. A repeat is a duplicate; the same key with other bytes, or damage, is quarantined."""
+        with self._lock:
+            return self._counted(self._append(data))
 
-        Who has just made the frame may say what it holds (`decoded`), to save unpacking it.
+    def append_slot(self, slot: Slot) -> Appended:
+        """Take what will be a frame when the log is written, of a source of this program's own.
+
+        The caller sees to it that the key is new, and gives the arrays away.
         """
         with self._lock:
-            result = self._append(data, decoded)
-            self._frames[result.outcome] += 1
-            if result.outcome is Outcome.REFUSED:
-                self._refused[result.reason] += 1
-            return result
+            return self._counted(self._append_slot(slot))
 
-    def _append(self, data: bytes, decoded: Frame | None) -> Appended:
+    def _counted(self, result: Appended) -> Appended:
+        self._frames[result.outcome] += 1
+        if result.outcome is Outcome.REFUSED:
+            self._refused[result.reason] += 1
+        return result
+
+    def _append_slot(self, slot: Slot) -> Appended:
+        rows = len(slot.values)
+        source = self._head.source(slot.key.source)
+        refusal = self._closed(len(slot), 8 * rows)
+        if refusal is not None:
+            return Appended(Outcome.REFUSED, *refusal)
+        schema = self._head.schemas.get(slot.key.schema)
+        if schema is None:
+            return Appended(Outcome.REFUSED, "unknown_schema", slot.key.schema.hex())
+        assert schema.rows == rows
+        if schema.hash not in source.schemas:
+            refusal = self._head.refusal(source, schema, self._options)
+            if refusal is not None:
+                return Appended(Outcome.REFUSED, *refusal)
+        self._log_target(source)
+        self._wal.state(RecordType.SCHEMA, schema.hash, schema.encoded)
+        samples = self._head.take_slot(source, schema, slot)
+        self._wal.append(RecordType.FRAME, slot, slot.timestamp)
+        self._note(source, slot.key.epoch, slot.key.seq, None)
+        return Appended(Outcome.ACCEPTED, samples=samples)
+
+    def _append(self, data: bytes) -> Appended:
         try:
             header = read_header(data)
         except FrameError as err:
@@ -351,7 +379,7 @@ class Store:
         if schema is None and header.rows:
             return Appended(Outcome.REFUSED, "unknown_schema", header.schema.hex())
         try:
-            frame = decode(data) if decoded is None else decoded
+            frame = decode(data)
             if schema is not None and schema.rows != header.rows:
                 raise FrameError(f"frame has {header.rows} rows, its schema {schema.rows}")
         except FrameError as err:
@@ -370,7 +398,7 @@ class Store:
                 self._wal.state(RecordType.CORRECTION, source.id + known.boot_id, body)
         samples, last = self._head.take(source, schema, frame, self._wal.place())
         self._wal.append(RecordType.FRAME, bytes(data), last)
-        self._note(source, header)
+        self._note(source, header.epoch, header.seq, header.crc)
         return Appended(Outcome.ACCEPTED, samples=samples)
 
     def _reject(self, reason: str, name: str, data: bytes, detail: str) -> Appended:
@@ -391,9 +419,9 @@ class Store:
             return "max_head_bytes", f"samples in memory take {limits.max_head_bytes} bytes"
         return None
 
-    def _note(self, source: Source, header: FrameHeader) -> None:
-        source.ledger.take(header.epoch, header.seq, header.crc)
-        self._unsettled.append((source, header.epoch, header.seq))
+    def _note(self, source: Source, epoch: Epoch, seq: int, crc: int | None) -> None:
+        source.ledger.take(epoch, seq, crc)
+        self._unsettled.append((source, epoch, seq))
 
     def append_loose(self, writer: SourceId, samples: Sequence[tuple[Labels, int, float]]) -> int:
         """Take samples with timestamps of their own: any since 1970, in any order; STALE_NAN marks a series as stale.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from common.files import Appender, Files, explain
+from common.frames.codec import Slot, encode_slots
 
 MAGIC: Final = b"BRw\xb1"
 VERSION: Final = 1
@@ -39,6 +40,9 @@ class RecordType(IntEnum):
 
 
 Key = tuple[RecordType, bytes]
+Part = tuple[RecordType, bytes, bytes | Slot]
+"""Type, key (empty if nothing refers to it) and body of a record; a Slot becomes its frame when it is written."""
+Record = tuple[RecordType, bytes, bytes]
 
 
 @dataclass(slots=True)
@@ -72,7 +76,7 @@ class Segment:
 class _Batch:
     """Records of one segment that are not durable yet, and the referred-to ones (`stated`) that are."""
 
-    parts: list[tuple[RecordType, bytes, bytes]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     known: set[Key] = field(default_factory=set)
     stated: dict[Key, bytes] = field(default_factory=dict)
     segment: Segment | None = None
@@ -83,6 +87,8 @@ class _Batch:
     """How many of `parts` stand in the file already, not synced, and in how many bytes (`unsynced`)."""
     unsynced: int = 0
     size: int = 0
+    full: bool = False
+    """Whether the next record begins another segment in any case."""
     last: int = NO_TIME
 
 
@@ -186,7 +192,7 @@ class Wal:
         quarantine(name, data[at:end])
         self.loss.quarantined.append(name)
 
-    def append(self, kind: RecordType, body: bytes, last: int = NO_TIME) -> None:
+    def append(self, kind: RecordType, body: bytes | Slot, last: int = NO_TIME) -> None:
         """Buffer a record whose newest sample is at `last`."""
         self._put(self._batches[-1], kind, b"", body, last)
 
@@ -197,16 +203,20 @@ class Wal:
             batch.known.add((kind, key))
             self._put(batch, kind, key, body, NO_TIME)
 
+    def stated(self, kind: RecordType, key: bytes) -> bool:
+        """Whether the segment has that record; `begin` comes before."""
+        return (kind, key) in self._batches[-1].known
+
     def begin(self) -> None:
         """Begin a new segment if this one is full; records up to the next `begin` stay in one segment."""
-        if not self._batches or self._batches[-1].size >= self._segment_bytes:
+        if not self._batches or self._batches[-1].full or self._batches[-1].size >= self._segment_bytes:
             batch = _Batch()
             self.serial += 1
             for key, body in self._preamble():
                 self._put(batch, RecordType.HAVE, key, body, NO_TIME)
             self._batches.append(batch)
 
-    def _put(self, batch: _Batch, kind: RecordType, key: bytes, body: bytes, last: int) -> None:
+    def _put(self, batch: _Batch, kind: RecordType, key: bytes, body: bytes | Slot, last: int) -> None:
         batch.parts.append((kind, key, body))
         batch.size += RECORD.size + len(body)
         batch.last = max(batch.last, last)
@@ -215,12 +225,32 @@ class Wal:
     def commit(self) -> None:
         """Make all records durable that were appended before the call; StorageError keeps them for the next try."""
         with self._commit_lock:
-            with self._lock:
-                batches = [(batch, batch.parts[:], batch.last) for batch in self._batches]
-            for batch, parts, last in batches:
+            for batch, parts, last in self._made():
                 self._settle(batch, parts, last)
 
-    def _settle(self, batch: _Batch, parts: list[tuple[RecordType, bytes, bytes]], last: int) -> None:
+    def _made(self) -> list[tuple[_Batch, list[Record], int]]:
+        """All batches with their records and newest timestamps as they are now; what was a slot is a frame for good."""
+        with self._lock:
+            taken = [(batch, batch.parts[:], batch.last) for batch in self._batches]
+        slots = [body for _, parts, _ in taken for _, _, body in parts if isinstance(body, Slot)]
+        frames = iter(encode_slots(slots))
+        out = []
+        for batch, parts, last in taken:
+            records: list[Record] = []
+            saved = 0
+            for kind, key, body in parts:
+                record = kind, key, next(frames) if isinstance(body, Slot) else body
+                saved += len(body) - len(record[2])
+                records.append(record)
+            if slots:
+                with self._lock:
+                    batch.parts[: len(records)] = records
+                    batch.size -= saved
+                    self.pending -= saved
+            out.append((batch, records, last))
+        return out
+
+    def _settle(self, batch: _Batch, parts: list[Record], last: int) -> None:
         if parts:
             self._write(batch, parts, last)
         with self._lock:
@@ -238,8 +268,7 @@ class Wal:
         StorageError keeps them for the next try.
         """
         with self._commit_lock:
-            with self._lock:
-                batches = [(batch, batch.parts[:], batch.last) for batch in self._batches]
+            batches = self._made()
             if any(batch.file is None and parts for batch, parts, _ in batches):
                 # A new file has to be made durable by name in any case; segments become durable in their order.
                 for batch, parts, last in batches:
@@ -259,7 +288,7 @@ class Wal:
                 batch.written += len(parts)
                 batch.unsynced += len(data)
 
-    def _write(self, batch: _Batch, parts: list[tuple[RecordType, bytes, bytes]], last: int) -> None:
+    def _write(self, batch: _Batch, parts: list[Record], last: int) -> None:
         data = b"".join([pack_record(kind, body) for kind, _, body in parts[batch.written :]])
         path = self._directory
         try:
@@ -335,7 +364,7 @@ class Wal:
         with self._lock:
             newest = self._batches[-1] if self._batches else None
             if newest is not None:
-                newest.size = max(newest.size, self._segment_bytes)
+                newest.full = True
 
         def number() -> int:
             segment = newest.segment if newest is not None else None

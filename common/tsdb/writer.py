@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import LimitError, StorageError
-from common.frames.codec import Frame, encode
+from common.frames.codec import Slot
 from common.frames.model import (
     ABSENT,
     PRESENT,
@@ -20,7 +20,6 @@ from common.frames.model import (
     SourceId,
     SubSchema,
     encode_schema,
-    read_header,
 )
 from common.histogram import FloatHistogram
 from common.labels import Labels
@@ -195,17 +194,14 @@ class SourceWriter:
         if not len(values):
             return
         key = FrameKey(self._source, self._epoch, self._seq, self._lane, self._schema.hash, self._flags)
-        cells = None
         if presence is not None:
-            cells = presence[:, None]
             values = np.where(presence == PRESENT, values, 0.0)
-        data = encode(key, [timestamp], values[:, None], cells)
-        frame = Frame(read_header(data), np.array([timestamp], np.int64), values[:, None], cells)
-        result = self._store.append_frame(data, frame)
+        slot = Slot(key, timestamp, values, presence)
+        result = self._store.append_slot(slot)
         if result.reason == "unknown_schema":
             # Dropped as unused since the last write.
             self._store.add_schema(encode_schema(self._schema))
-            result = self._store.append_frame(data, frame)
+            result = self._store.append_slot(slot)
         if result.reason == "paused":
             raise StorageError(f"storage is paused: {result.detail}")
         if result.reason == "max_schemas_per_hour":

@@ -18,7 +18,7 @@ from common.clock import Clock
 from common.errors import BrambleError, FormatError, LimitError, RemoteError
 from common.exposition import protobuf
 from common.exposition.created import StartReader
-from common.exposition.lines import Exposed, LineParser
+from common.exposition.lines import Exposed, LineParser, Shared
 from common.exposition.native import NativeSeries
 from common.exposition.nhcb import Converter
 from common.exposition.parse import Format
@@ -34,6 +34,7 @@ from hub.discovery.static import JobTargets, Target
 from hub.intake.commit import Committer
 from hub.intake.direct import Direct
 from hub.intake.http import FAILURES, BodyLimitError, describe, gunzip, read_bounded, session
+from hub.intake.moments import Moments, offset
 from hub.intake.zeros import Started, Zeros
 from hub.metrics import IntakeMetrics
 
@@ -179,11 +180,14 @@ class TargetScraper:
         clock: Clock,
         metrics: IntakeMetrics,
         zeros: bool = False,
+        moments: Moments | None = None,
+        shared: Shared | None = None,
     ) -> None:
         """What blocks (parsing, appending) runs in `executor`; without one on the loop, which then is only for scrapes.
 
         A scrape is so short that handing it to another thread and back costs as much as the scrape. With `zeros`, there
-        are zero samples at start timestamps: see `zeros.py`.
+        are zero samples at start timestamps: see `zeros.py`. `moments` and `shared` are what all targets of a loop have
+        in common.
         """
         self.state = TargetState(target)
         self._target = target
@@ -192,9 +196,10 @@ class TargetScraper:
         self._committer = committer
         self._clock = clock
         self._metrics = metrics
+        self._moments = moments or Moments(clock)
         self._direct = plain_connection(target.url)
         self._head = b""
-        self._parser = LineParser()
+        self._parser = LineParser(shared or Shared())
         self._converter = Converter(target.classic) if target.convert else None
         self._zeros = Zeros(store) if zeros else None
         self._starts = StartReader()
@@ -218,14 +223,13 @@ class TargetScraper:
 
     async def _run(self) -> None:
         interval = self._target.interval
-        phase = int.from_bytes(target_id(self._target)[:8], "big") % interval
+        phase = offset(int.from_bytes(target_id(self._target)[:8], "big"), interval)
         while True:
             now = self._clock.now()
             due = now + (phase - now) % interval
             if due - now < TOLERANCE_MS:
                 due += interval
-            await self._clock.sleep((due - now) / 1000)
-            started = self._clock.now()
+            started = await self._moments.wait(due)
             await self.scrape(Millis(due) if 0 <= started - due <= TOLERANCE_MS else started)
 
     async def scrape(self, at: Millis) -> None:

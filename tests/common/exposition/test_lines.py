@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import ExpositionError
-from common.exposition.lines import LineParser
+from common.exposition.lines import RELEARN, LineParser, Pool, Shared
 from common.exposition.parse import Format, Series, parse
 from common.labels import Labels
 
@@ -121,3 +121,57 @@ def test_a_changed_help_text_is_noticed() -> None:
     parser = LineParser()
     parser.parse(b"# HELP a b c\na 1\n", Format.TEXT)
     assert [m.help for m in parser.parse(b"# HELP a b d\na 1\n", Format.TEXT).meta] == ["b d"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 1),
+            st.sampled_from(["", "# HELP b x\n# TYPE b histogram\n", "# HELP b y\n"]),
+            st.lists(st.sampled_from(["1", "2.5", "1e3", "-0", ".5", "1e999", "NaN", "+Inf", "x", "1 7"]), max_size=3),
+        ),
+        max_size=RELEARN + 12,
+    )
+)
+def test_parsers_that_share_give_what_the_exact_parser_gives(scrapes: list[tuple[int, str, list[str]]]) -> None:
+    shared = Shared(4)
+    parsers = [LineParser(shared), LineParser(shared)]
+    for which, head, numbers in scrapes:
+        body = head + "".join(f'b{{le="{at}"}} {number}\n' for at, number in enumerate(numbers))
+        assert fast(parsers[which], body.encode(), Format.TEXT) == exact(body.encode(), Format.TEXT), body
+
+
+def test_values_that_come_and_go_are_right_beyond_the_time_that_changes_are_remembered() -> None:
+    parser = LineParser()
+    for scrape in range(3 * RELEARN):
+        values = [float(scrape), float(scrape // 7), 5.0, float(scrape == RELEARN)]
+        body = "".join(f"a{at} {value}\n" for at, value in enumerate(values))
+        assert parser.parse(body.encode(), Format.TEXT).values.tolist() == values
+
+
+def test_equal_targets_share_their_label_sets_and_metadata() -> None:
+    shared = Shared()
+    body = b'# HELP a b c\n# TYPE a gauge\na{x="1"} 1\nb 2\n'
+    first, second = (LineParser(shared).parse(body, Format.TEXT) for _ in range(2))
+    assert [x is y for x, y in zip(first.labels, second.labels, strict=True)] == [True, True]
+    assert first.meta == second.meta
+
+
+def test_a_type_from_memory_still_says_which_label_is_a_float() -> None:
+    shared = Shared()
+    body = b'# TYPE h histogram\nh_bucket{le="1"} 2\n\nh_bucket{le="\\n",le="2"} 3\n'
+    for _ in range(2):
+        assert fast(LineParser(shared), body, Format.TEXT) == exact(body, Format.TEXT)
+    good = b'# TYPE h histogram\nh_bucket{le="1"} 2\nh_bucket{ le = "5" } 3\n'
+    for _ in range(2):
+        assert fast(LineParser(shared), good, Format.TEXT) == exact(good, Format.TEXT)
+
+
+def test_a_pool_remembers_the_latest() -> None:
+    pool = Pool[int, str](10)
+    for number in range(100):
+        pool.put(number, str(number))
+        assert pool.get(0) == "0"
+    assert [pool.get(number) for number in range(90, 100)] == [str(number) for number in range(90, 100)]
+    assert pool.get(50) is None

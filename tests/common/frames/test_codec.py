@@ -102,6 +102,26 @@ def test_both_encoders_give_the_same_body(matrix):
     )
 
 
+@given(st.lists(matrices(), max_size=6), st.booleans())
+def test_slots_together_become_the_frames_that_each_becomes_alone(many, gaps):
+    slots = []
+    for times, values, presence in many:
+        for at, time in enumerate(times):
+            cells = np.ascontiguousarray(presence[:, at]) if gaps else None
+            slots.append(codec.Slot(KEY, time, np.ascontiguousarray(values[:, at]), cells))
+    alone = [
+        codec.encode(KEY, [s.timestamp], s.values[:, None], None if s.presence is None else s.presence[:, None])
+        for s in slots
+    ]
+    assert codec.encode_slots(slots) == alone
+    assert all(len(frame) <= len(slot) for frame, slot in zip(alone, slots, strict=True))
+
+
+def test_slots_beyond_one_batch_become_their_frames_in_order():
+    slots = [codec.Slot(KEY, at, np.full(codec.BATCH_CELLS // 3, float(at))) for at in range(7)]
+    assert codec.encode_slots(slots) == [codec.encode(KEY, [s.timestamp], s.values[:, None]) for s in slots]
+
+
 @pytest.mark.parametrize("patterns", [255, 256, 300])
 def test_both_encoders_agree_where_pattern_indexes_widen(patterns):
     presence = np.array([[(n >> 2 * t) % 3 for t in range(8)] for n in range(3000)], np.uint8)

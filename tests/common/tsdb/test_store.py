@@ -8,8 +8,19 @@ import numpy as np
 import pytest
 
 from common.errors import LimitError, StorageError
-from common.frames.codec import encode
-from common.frames.model import ABSENT, PRESENT, STALE, Epoch, FrameKey, Schema, SourceId, SubSchema, encode_schema
+from common.frames.codec import Slot, encode
+from common.frames.model import (
+    ABSENT,
+    PRESENT,
+    STALE,
+    Epoch,
+    FrameKey,
+    Schema,
+    SchemaHash,
+    SourceId,
+    SubSchema,
+    encode_schema,
+)
 from common.frames.ranges import RangeSet
 from common.labels import Labels, Matcher, MatchType
 from common.sample import MetricMeta, MetricType, Millis
@@ -268,6 +279,45 @@ def test_a_limit_refuses_label_sets_by_name(
         store.add_schema(encode_schema(SCHEMA))
     assert store.stats().refused == {reason: 1}
     store.close()
+
+
+def slot(seq: int, at: int, values: list[float], presence: list[int] | None = None) -> Slot:
+    cells = None if presence is None else np.array(presence, np.uint8)
+    return Slot(FrameKey(SOURCE, EPOCH, seq, 0, SCHEMA.hash), at, np.array(values), cells)
+
+
+def test_slots_are_what_frames_would_be_at_once_and_after_a_restart(store: Store, clock: FakeClock) -> None:
+    def fill(target: Store) -> None:
+        assert target.append_slot(slot(0, 2000, [1.0, 5.5, math.inf])).samples == 3
+        assert target.append_slot(slot(1, 3000, [0.0, 6.0, 0.0], [ABSENT, PRESENT, STALE])).samples == 2
+        assert target.append_slot(slot(2, 1000, [3.0, 4.0, 5.0])).outcome is Outcome.ACCEPTED
+
+    fill(store)
+    expected: dict[str, list[tuple[int, float | None]]] = {
+        UP_PI: [(1000, 3.0), (2000, 1.0)],
+        IDLE_PI: [(1000, 4.0), (2000, 5.5), (3000, 6.0)],
+        USER_PI: [(1000, 5.0), (2000, math.inf), (3000, None)],
+    }
+    assert everything(store) == expected
+    assert (store.stats().samples, store.stats().late_slots) == (8, 1)
+    store.flush()
+    store.append_slot(slot(3, 4000, [7.0] * 3))
+    expected = {name: [*samples, (4000, 7.0)] for name, samples in expected.items()}
+    store.commit()
+    assert store.have(SOURCE)[EPOCH] == RangeSet.of(0, 1, 2, 3)
+    again = reopen(store, clock)
+    assert everything(again) == expected
+    assert (
+        again.append_slot(Slot(FrameKey(OTHER, EPOCH, 0, 0, SchemaHash(OTHER)), 0, np.zeros(1))).reason
+        == "unknown_schema"
+    )
+    again.close()
+
+
+def test_many_slots_of_a_lane_are_all_there(store: Store) -> None:
+    for at in range(300):
+        store.append_slot(slot(at, 1000 * at, [float(at), 0.5 * at, 1.0]))
+    assert everything(store)[IDLE_PI] == [(1000 * at, 0.5 * at) for at in range(300)]
 
 
 def test_a_writer_marks_series_that_vanish_and_joins_those_that_come_back(store: Store) -> None:

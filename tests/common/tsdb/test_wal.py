@@ -6,10 +6,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from common.errors import StorageError
 from common.files import SYSTEM_FILES, Appender, SystemAppender, SystemFiles
+from common.frames.codec import Slot, encode_slots
+from common.frames.model import Epoch, FrameKey, SchemaHash, SourceId
 from common.tsdb.wal import HEADER, NO_TIME, Loss, RecordType, Wal
 
 
@@ -20,7 +23,7 @@ def open_wal(path: Path, files: SystemFiles = SYSTEM_FILES, segment_bytes: int =
     return wal, bodies
 
 
-def write(wal: Wal, *bodies: bytes, commit: bool = True) -> None:
+def write(wal: Wal, *bodies: bytes | Slot, commit: bool = True) -> None:
     for body in bodies:
         wal.begin()
         wal.append(RecordType.FRAME, body, NO_TIME)
@@ -102,6 +105,37 @@ def test_what_records_refer_to_is_stated_once_a_segment(tmp_path: Path) -> None:
         assert path.read_bytes().count(b"schema") == 1
 
 
+SLOTS = [
+    Slot(FrameKey(SourceId(bytes(16)), Epoch(1), seq, 0, SchemaHash(b"s" * 16)), 1000 + seq, np.array([seq, 0.1 * seq]))
+    for seq in range(5)
+]
+FRAMES = encode_slots(SLOTS)
+
+
+def test_slots_are_frames_in_their_places_once_they_are_written(tmp_path: Path) -> None:
+    wal, _ = open_wal(tmp_path)
+    write(wal, SLOTS[0], b"between", *SLOTS[1:3], commit=False)
+    assert wal.pending > 0
+    wal.flush()
+    write(wal, SLOTS[3], commit=False)
+    wal.flush()
+    write(wal, SLOTS[4])
+    assert wal.pending == 0
+    wal.close()
+    assert open_wal(tmp_path)[1] == [FRAMES[0], b"between", *FRAMES[1:]]
+
+
+def test_a_new_segment_that_was_asked_for_begins_though_slots_shrink(tmp_path: Path) -> None:
+    wal, _ = open_wal(tmp_path)
+    write(wal, SLOTS[0], commit=False)
+    number = wal.roll()
+    wal.commit()
+    write(wal, SLOTS[1])
+    wal.close()
+    assert [segment.number for segment in wal.segments] == [1, 2]
+    assert number() == 2
+
+
 class FailingFiles(SystemFiles):
     """Fails the next `writes` writes or `syncs` syncs with ENOSPC, after half of the data was written."""
 
@@ -157,14 +191,15 @@ def test_a_failed_commit_keeps_its_records_for_the_next_one_in_another_file(
     setattr(files, kind, 2)
     wal.begin()
     wal.state(RecordType.SCHEMA, b"k", b"schema")
-    write(wal, b"x" * 100, commit=False)
+    write(wal, b"x" * 100, SLOTS[0], commit=False)
     for _ in range(2):
         with pytest.raises(StorageError, match=str(tmp_path)):
             wal.commit()
     write(wal, b"after")
+    assert wal.pending == 0
     wal.close()
     again, bodies = open_wal(tmp_path)
-    assert bodies == [*expected, b"x" * 100, b"after"]
+    assert bodies == [*expected, b"x" * 100, FRAMES[0], b"after"]
     assert again.loss == Loss()
     assert max(tmp_path.glob("*.wal")).read_bytes().count(b"schema") == 1
 
