@@ -3,11 +3,9 @@
 Same results and errors as `parse.py`, to which every unusual line goes (escapes, exemplars, timestamps, odd blanks).
 """
 
-import operator
 import re
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -33,10 +31,10 @@ from common.sample import MetricMeta, MetricType
 MAX_CACHED_SERIES = 200_000
 """Series texts remembered for one target; beyond, the memory of them is emptied and filled anew."""
 
-RELEARN = 20
-"""Scrapes after which it is learnt anew which lines of a target change from one to the next."""
+RELEARN = 500
+"""Scrapes after which it is learnt anew which values of a target change."""
 MAX_SHARED = 16_384
-"""Lines, texts and comments remembered for all targets."""
+"""Series and comments remembered for all targets."""
 
 _SIMPLE = re.compile(
     rb'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="[^"\\\n]*"(?:,(?!\})|(?=\})))*)\})?\Z'
@@ -68,51 +66,124 @@ class Exposed:
     starts: NDArray[np.int64] | None = None
 
 
-@dataclass(slots=True)
 class _Shape:
-    """The last scrape, by lines.
+    """What a target's scrapes have in common: all of it but the values that changed lately.
 
-    A line that stays keeps its bytes: those of the next scrape are freed at once, while the processor's caches have
-    them, and those that were kept may be shared with other targets. A line that changed is not kept at all, but read
-    each time.
+    A scrape is read by stepping over what stays, from one such value to the next: few objects are made, and little is
+    touched that the processor's caches have lost meanwhile.
     """
 
-    form: Format
-    lines: list[bytes | None]
-    """None where the line changed lately."""
-    heads: list[bytes]
-    """What stands before the value of each line; for lines without a sample, what no line begins with."""
-    places: NDArray[np.int32]
-    """Which sample each line is, in order of lines."""
-    values: NDArray[np.float64]
-    """Of all samples."""
-    first: NDArray[np.bool_] | None
-    """Whether a sample is the first of its label set; None if all are."""
-    exposed: Exposed
-    left: int = RELEARN
-    """Scrapes until it is learnt anew which lines change."""
+    __slots__ = (
+        "_changing", "_exposed", "_first", "_heads", "_left", "_lengths", "_places",
+        "_samples", "_shared", "_stays", "_values", "form",
+    )  # fmt: skip
 
-    def again(self, lines: list[bytes]) -> Exposed | None:
-        """What these lines say if only values differ from the last ones, which they then replace; else None."""
-        last, heads = self.lines, self.heads
-        changed = list(compress(range(len(lines)), map(operator.ne, lines, last)))
-        if changed:
-            fresh = [lines[at] for at in changed]
-            begins = [heads[at] for at in changed]
-            if not all(map(bytes.startswith, fresh, begins)):
-                return None
-            values = plain_floats([line[len(head) :] for line, head in zip(fresh, begins, strict=True)])
+    def __init__(
+        self,
+        shared: "Shared",
+        form: Format,
+        lines: list[bytes],
+        heads: list[bytes],
+        values: NDArray[np.float64],
+        first: NDArray[np.bool_] | None,
+        exposed: Exposed,
+    ) -> None:
+        """`heads` are what stands before the values of the `lines`, _NO_HEAD for lines without a sample.
+
+        `values` are those of all samples; `first` says which are the first of their label set, None if all are.
+        """
+        self.form = form
+        self._shared = shared
+        self._heads = heads
+        self._places = np.cumsum([head is not _NO_HEAD for head in heads], dtype=np.int32) - 1
+        self._values = values
+        self._first = first
+        self._exposed = exposed
+        self._relearn(b"\n".join(lines))
+
+    def _relearn(self, body: bytes) -> None:
+        self._left = RELEARN
+        self._stays = [body]
+        self._lengths = [len(body)]
+        self._changing: list[int] = []
+        """Lines whose values changed; each stands between two of `_stays`."""
+        self._samples = self._places[:0]
+
+    def again(self, body: bytes) -> Exposed | None:
+        """What this body says if only values differ from the last one, which it then replaces; else None."""
+        texts: list[bytes] = []
+        surprises: list[tuple[int, list[bytes], list[int]]] = []
+        find, starts, add = body.find, body.startswith, texts.append
+        at = 0
+        for number, (text, length) in enumerate(zip(self._stays, self._lengths, strict=True)):
+            if starts(text, at):
+                at += length
+            else:
+                at = self._surprise(body, at, number, texts, surprises)
+                if at < 0:
+                    return None
+            if (end := find(b"\n", at)) < 0:
+                end = len(body)
+            add(body[at:end])
+            at = end
+        # Behind the last of what stays there is nothing more.
+        if at != len(body) or texts.pop():
+            return None
+        if texts:
+            values = plain_floats(texts)
             if values is None:
                 return None
-            self.values = self.values.copy()
-            self.values[self.places[changed]] = values
-            self.left -= 1
-            for at, line in zip(changed, fresh, strict=True):
-                last[at] = None if self.left else line
-            self.left = self.left or RELEARN
-        known = self.exposed
-        found = self.values if self.first is None else self.values[self.first]
-        return Exposed(known.labels, found, None, known.meta, known.duplicates)
+            for place, pieces, lines in reversed(surprises):
+                self._stays[place : place + 1] = pieces
+                self._changing[place:place] = lines
+            if surprises:
+                self._lengths = [len(text) for text in self._stays]
+                self._samples = self._places[self._changing]
+            self._values = self._values.copy()
+            self._values[self._samples] = values
+            self._left -= 1
+            if not self._left:
+                self._relearn(body)
+        known = self._exposed
+        values = self._values if self._first is None else self._values[self._first]
+        return Exposed(known.labels, values, None, known.meta, known.duplicates)
+
+    def _surprise(
+        self,
+        body: bytes,
+        at: int,
+        number: int,
+        texts: list[bytes],
+        surprises: list[tuple[int, list[bytes], list[int]]],
+    ) -> int:
+        """Read at `at` what stood in `_stays[number]`, and note the values that changed there; its end, or -1."""
+        *whole, part = self._stays[number].split(b"\n")
+        first = self._changing[number - 1] if number else 0
+        pieces: list[bytes] = []
+        lines: list[int] = []
+        same: list[bytes] = []
+        for line, old in enumerate(whole, first):
+            end = body.find(b"\n", at)
+            if end < 0:
+                return -1
+            new = body[at:end]
+            if new == old:
+                same.append(old)
+            else:
+                head = self._heads[line]
+                if not new.startswith(head):
+                    return -1
+                texts.append(new[len(head) :])
+                lines.append(line)
+                pieces.append(b"\n".join([*same, head]))
+                same = [b""]
+            at = end + 1
+        if not body.startswith(part, at):
+            return -1
+        pieces.append(b"\n".join([*same, part]))
+        one = self._shared.texts
+        surprises.append((number, [one.get(text) or one.put(text, text) for text in pieces], lines))
+        return at + len(part)
 
 
 def plain_floats(texts: list[bytes]) -> NDArray[np.float64] | None:
@@ -158,14 +229,15 @@ class Pool(Generic[K, V]):
 
 
 class Shared:
-    """What parsers of several targets have in common: equal lines, texts and label sets are then the same objects.
+    """What parsers of several targets have in common: equal texts and label sets are then the same objects.
 
     Not thread-safe.
     """
 
     def __init__(self, most: int = MAX_SHARED) -> None:
-        """Remember at least `most` of each."""
-        self.lines = Pool[bytes, bytes](most)
+        """Remember at least `most` series and comments."""
+        self.texts = Pool[bytes, bytes](most // 4)
+        """What stands between two values that change."""
         self.series = Pool[tuple[str, bytes], tuple[bytes, Labels]](most)
         """By special label and text: the text and what it means."""
         self.comments = Pool[tuple[Format, bytes], Help | Type | Unit](most)
@@ -182,16 +254,16 @@ class LineParser:
 
     def parse(self, body: bytes, form: Format) -> Exposed:
         """The samples and metadata of `body`; ExpositionError as `parse.parse` has it."""
-        lines = body.split(b"\n")
         shape = self._shape
-        if shape is not None and shape.form is form and len(shape.lines) == len(lines):
-            exposed = shape.again(lines)
+        if shape is not None and shape.form is form:
+            exposed = shape.again(body)
             if exposed is not None:
                 return exposed
-        return self._all(body, lines, form)
+        return self._all(body, form)
 
-    def _all(self, body: bytes, lines: list[bytes], form: Format) -> Exposed:
+    def _all(self, body: bytes, form: Format) -> Exposed:
         self._shape = None
+        lines = body.split(b"\n")
         reader: Reader = TextReader(body) if form is Format.TEXT else OpenMetricsReader(body)
         labels: list[Labels] = []
         values: list[float] = []
@@ -269,11 +341,8 @@ class LineParser:
         stamped = timestamps if any(t is not None for t in timestamps) else None
         exposed = Exposed(labels, np.array(values, np.float64), stamped, list(meta.values()), duplicates)
         if heads is not None and len(heads) == len(lines):
-            one = self.shared.lines
-            kept: list[bytes | None] = [one.get(line) or one.put(line, line) for line in lines]
-            places = np.cumsum([head is not _NO_HEAD for head in heads], dtype=np.int32) - 1
             first = np.array(is_first, np.bool_) if duplicates else None
-            self._shape = _Shape(form, kept, heads, places, np.array(sampled, np.float64), first, exposed)
+            self._shape = _Shape(self.shared, form, lines, heads, np.array(sampled, np.float64), first, exposed)
         return exposed
 
     def _series(self, special: str, head: bytes) -> tuple[bytes, Labels] | None:

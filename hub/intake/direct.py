@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import re
 import socket
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from hub.intake.http import BodyLimitError, strerror
 MAX_HEAD_BYTES = 64 << 10
 """Status line and header fields of an answer; also the most that trailing fields and size lines of chunks may take."""
 
-
+RECEIVE_BYTES = 256 << 10
 NEXT_SECONDS = 0.25
 """How long one address of a host may take before the next one is tried, too (RFC 8305, section 5)."""
 
@@ -148,7 +149,28 @@ def _parse_head(head: bytes) -> tuple[str, int, str, dict[str, str]]:
     return protocol, int(code), reason, headers
 
 
-class _Connection(asyncio.Protocol):
+def _equals(data: bytes, at: int, begin: int, step: int) -> int:
+    """How many whole chunks from `at` on, one every `step` bytes, have the size line `data[at:begin]`; servers write
+    most of an answer in chunks of one size.
+    """
+    count = (len(data) - at) // step
+    for place in range(at, begin):
+        row = data[place : at + count * step : step]
+        count = min(count, len(row) - len(row.lstrip(row[:1])))
+    return count
+
+
+class _Room(threading.local):
+    """Where what comes is received, for all connections of a thread: they take it away before another receives."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(bytearray(RECEIVE_BYTES))
+
+
+_room = _Room()
+
+
+class _Connection(asyncio.BufferedProtocol):
     """Collects what comes, and settles the future of the request that waits."""
 
     def __init__(self) -> None:
@@ -160,6 +182,9 @@ class _Connection(asyncio.Protocol):
 
     def _reset(self) -> None:
         self._buffer = bytearray()
+        """What came and could not be taken yet."""
+        self._need = 0
+        """How long that has to be before another look is worth it."""
         self._head: tuple[int, str, dict[str, str]] | None = None
         self._parts: list[bytes] = []
         self._size = 0
@@ -190,19 +215,28 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
-        """See asyncio.Protocol."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See asyncio.BufferedProtocol."""
+        return _room.view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See asyncio.BufferedProtocol."""
         if self._waiting is None or self._waiting.done():
             # Nobody asked: whoever asks next must not get this.
             self.close()
             return
+        data = bytes(_room.view[:nbytes])
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._need:
+                return
+            data = bytes(self._buffer)
+            self._keep(b"")
         try:
             if self._head is None:
-                self._buffer += data
-                self._begin()
+                self._begin(data)
             elif self._chunked:
-                self._buffer += data
-                self._chunks()
+                self._chunks(data)
             else:
                 self._take(data)
         except RemoteError as err:
@@ -233,21 +267,23 @@ class _Connection(asyncio.Protocol):
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(err)
 
-    def _begin(self) -> None:
+    def _keep(self, data: bytes, need: int = 0) -> None:
+        self._buffer, self._need = bytearray(data), need
+
+    def _begin(self, data: bytes) -> None:
         while True:
-            end = _END.search(self._buffer)
+            end = _END.search(data)
             if end is None:
-                if len(self._buffer) > MAX_HEAD_BYTES:
+                if len(data) > MAX_HEAD_BYTES:
                     limit = format_size(MAX_HEAD_BYTES)
                     raise RemoteError(f"the answer is not HTTP: more than {limit} of header fields")
+                self._keep(data)
                 return
-            protocol, status, reason, headers = _parse_head(bytes(self._buffer[: end.start()]))
-            del self._buffer[: end.end()]
+            protocol, status, reason, headers = _parse_head(data[: end.start()])
+            data = data[end.end() :]
             # Interim answers (1xx) are passed over: the real one follows.
             if status >= 200:
                 break
-        body = bytes(self._buffer)
-        self._buffer.clear()
         self._head = status, reason, headers
         options = {each.strip() for each in headers.get("connection", "").lower().split(",")}
         self.usable = "close" not in options and (protocol != "HTTP/1.0" or "keep-alive" in options)
@@ -256,14 +292,13 @@ class _Connection(asyncio.Protocol):
             if headers["transfer-encoding"].lower() != "chunked":
                 raise RemoteError(f"the answer is not HTTP: transfer coding {headers['transfer-encoding'][:40]!r}")
             self._chunked = True
-            self._buffer += body
-            self._chunks()
+            self._chunks(data)
         elif status in (204, 304):
-            self.usable = self.usable and not body
+            self.usable = self.usable and not data
             self._done()
         elif length is None:
             self._left, self.usable = None, False
-            self._take(body)
+            self._take(data)
         else:
             # The same once more is none the worse (RFC 9110, 8.6).
             first, *others = (each.strip() for each in length.split(","))
@@ -274,7 +309,7 @@ class _Connection(asyncio.Protocol):
                 raise BodyLimitError(
                     f"body size limit exceeded: {format_size(self._left)} announced, at most {format_size(self._limit)}"
                 )
-            self._take(body)
+            self._take(data)
 
     def _add(self, data: bytes) -> None:
         self._size += len(data)
@@ -294,45 +329,48 @@ class _Connection(asyncio.Protocol):
         if not self._left:
             self._done()
 
-    def _chunks(self) -> None:
-        """Take whole chunks out of the buffer (RFC 9112, 7.1)."""
-        buffer, at = self._buffer, 0
-        try:
-            while True:
-                end = buffer.find(b"\r\n", at)
-                if end < 0:
-                    if len(buffer) - at > MAX_HEAD_BYTES:
-                        raise RemoteError("the answer is not HTTP: a chunk without its size")
+    def _chunks(self, data: bytes) -> None:
+        """Take whole chunks (RFC 9112, 7.1), and keep what is left."""
+        at = need = 0
+        while True:
+            end = data.find(b"\r\n", at)
+            if end < 0:
+                if len(data) - at > MAX_HEAD_BYTES:
+                    raise RemoteError("the answer is not HTTP: a chunk without its size")
+                break
+            text = data[at:end].partition(b";")[0].strip()
+            if not _CHUNK_SIZE.match(text):
+                raise RemoteError(f"the answer is not HTTP: chunk size {text[:40]!r}")
+            size = int(text, 16)
+            if not size:
+                if self._trailer(data, end):
                     return
-                text = bytes(buffer[at:end]).partition(b";")[0].strip()
-                if not _CHUNK_SIZE.match(text):
-                    raise RemoteError(f"the answer is not HTTP: chunk size {text[:40]!r}")
-                size = int(text, 16)
-                if not size:
-                    self._trailer(end)
-                    return
-                if self._size + size > self._limit:
-                    raise BodyLimitError(f"body size limit exceeded: more than {format_size(self._limit)}")
-                if len(buffer) < end + 4 + size:
-                    return
-                if buffer[end + 2 + size : end + 4 + size] != b"\r\n":
+                break
+            if self._size + size > self._limit:
+                raise BodyLimitError(f"body size limit exceeded: more than {format_size(self._limit)}")
+            if len(data) < end + 4 + size:
+                need = end + 4 + size - at
+                break
+            begin, step = end + 2, end + 4 + size - at
+            for start in range(begin, begin + step * _equals(data, at, begin, step), step):
+                if data[start + size : start + size + 2] != b"\r\n":
                     raise RemoteError("the answer is not HTTP: a chunk is longer than its size")
-                self._add(bytes(buffer[end + 2 : end + 2 + size]))
-                at = end + 4 + size
-        finally:
-            del buffer[:at]
+                self._add(data[start : start + size])
+                at = start + size + 2
+        self._keep(data[at:], need)
 
-    def _trailer(self, end: int) -> None:
+    def _trailer(self, data: bytes, end: int) -> bool:
         """The last chunk's size ends at `end`: done once the fields behind it have ended with an empty line."""
-        rest = bytes(self._buffer[end : end + MAX_HEAD_BYTES])
+        rest = data[end : end + MAX_HEAD_BYTES]
         stop = rest.find(b"\r\n\r\n")
         if stop < 0:
             if len(rest) >= MAX_HEAD_BYTES:
                 raise RemoteError(f"the answer is not HTTP: more than {format_size(MAX_HEAD_BYTES)} of trailers")
-            return
-        if len(self._buffer) > end + stop + 4:
+            return False
+        if len(data) > end + stop + 4:
             self.usable = False
         self._done()
+        return True
 
     def _done(self) -> None:
         assert self._head is not None
