@@ -53,7 +53,7 @@ from hub.intake.scrape import ScrapeManager, TargetScraper
 from hub.intake.upkeep import Upkeep
 from hub.intake.zeros import ZERO_SAMPLES, Zeros
 from hub.loop import Pulse
-from hub.memory import limit, remembered, result_cache, sized
+from hub.memory import limit, query_samples, remembered, result_cache, sized
 from hub.metrics import IntakeMetrics, add_connections, add_views, make_registry
 from hub.notices import RELOAD_FAILED, Notices
 from hub.options import Options
@@ -239,7 +239,7 @@ class Hub:
         engine = Engine(
             EngineOptions(
                 lookback_ms=options.lookback_ms,
-                max_samples=options.max_samples,
+                max_samples=query_samples(options.max_samples, self._memory),
                 timeout=options.query_timeout_ms / 1000,
                 default_step_ms=config.global_.evaluation_interval,
                 features=options.features,
@@ -285,7 +285,7 @@ class Hub:
             limits=QueryLimits(
                 timeout_ms=options.query_timeout_ms,
                 lookback_ms=options.lookback_ms,
-                max_samples=options.max_samples,
+                max_samples=query_samples(options.max_samples, self._memory),
                 max_concurrency=options.max_concurrency,
                 body_ms=min(BODY_MS, options.read_timeout_ms),
             ),

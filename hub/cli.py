@@ -15,6 +15,7 @@ from common.logs import EventLog
 from common.supervisor import until_signal
 from common.units import format_duration, parse_duration, parse_size
 from hub.config import DEFAULT_FILE, parse_address
+from hub.memory import MOST_SAMPLES
 from hub.options import ALWAYS_ON, FEATURES, IGNORED_FEATURES, Options
 
 PROGRAM = "bramble-hub"
@@ -190,7 +191,7 @@ def build_parser() -> Parser:
         _positive,
         "N",
         default.max_samples,
-        str(default.max_samples),
+        f"{MOST_SAMPLES}, less where the memory limit is below 1.6GB: one for each 32 bytes of it",
     )
     add(
         "query.max-concurrency",

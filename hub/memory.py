@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from common.listen import StartError
 from common.tsdb.options import StoreOptions
 
 MEMINFO = Path("/proc/meminfo")
@@ -20,6 +21,10 @@ INDEX_SHARE = 16
 """Indexes of blocks may stay open in this part of the limit."""
 LABEL_BYTES = 8192
 """Of the limit, for each label set of answers that is kept."""
+LEAST_LIMIT = 128 << 20
+"""The program alone takes some 70 MiB, and cutting a block a few times ten."""
+SAMPLE_BYTES = 32
+"""Of the limit, for each sample that a query may hold: a quarter of it for the values of one."""
 LEAST = 16 << 20
 LEAST_LABELS = 10_000
 LEAST_REMEMBERED, MOST_REMEMBERED = 100_000, 2_000_000
@@ -29,6 +34,8 @@ MOST_RESULTS = 128 << 20
 """A dashboard of twelve panels over a hundred agents and six hours takes 20 MiB."""
 MOST_CACHE = 256 << 20
 """A panel over a hundred agents fits; all metrics of all of them would not fit into twice as much."""
+MOST_SAMPLES = 50_000_000
+"""As in Prometheus."""
 LEAST_RESULTS = 16 << 20
 """Where the memory is unknown."""
 
@@ -49,8 +56,22 @@ def total(meminfo: Path = MEMINFO, cgroup: Path = CGROUP, addresses: int = ADDRE
 
 
 def limit(given: int) -> int:
-    """The memory to plan with, bytes: as given, else half of what there is; 0 if that is not known."""
+    """The memory to plan with, bytes: as given, else half of what there is; 0 if that is not known.
+
+    StartError for one that is given and too small to work with.
+    """
+    if 0 < given < LEAST_LIMIT:
+        least = f"{LEAST_LIMIT >> 20}MB"
+        raise StartError(
+            f"--memory.limit of {given >> 20}MB is too small: the program itself takes 70MB, give {least} or more "
+            "(and 256MB for each 100,000 series that come by remote write)"
+        )
     return given or total() // 2
+
+
+def query_samples(given: int | None, memory: int) -> int:
+    """Samples that a query may hold: as given, else the usual number, or what `memory` bytes (0: not known) allow."""
+    return given or (min(MOST_SAMPLES, memory // SAMPLE_BYTES) if memory else MOST_SAMPLES)
 
 
 def sized(options: StoreOptions, memory: int) -> StoreOptions:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from common.units import format_duration
 from hub.config import join_address
+from hub.memory import MOST_SAMPLES
 
 FEATURES = frozenset(
     {
@@ -99,7 +100,7 @@ class Options:
     mdns: bool = True
     lookback_ms: int = 300_000
     query_timeout_ms: int = 120_000
-    max_samples: int = 50_000_000
+    max_samples: int | None = None
     max_concurrency: int = 20
     result_cache_bytes: int | None = None
     features: frozenset[str] = field(default_factory=frozenset)
@@ -123,6 +124,8 @@ class Options:
             return ",".join(sorted(value))
         if isinstance(value, bool):
             return "true" if value else "false"
+        if name == "max_samples":
+            return str(value or MOST_SAMPLES)
         return "" if value is None else str(value)
 
     @property

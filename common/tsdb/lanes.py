@@ -338,19 +338,21 @@ class Lanes:
         self.loose.drop(before, arrival)
         self.histograms.drop(before, arrival)
 
-    def forget(self, before: int) -> bool:
-        """Forget series without samples here whose newest was below `before`; True if loose series got new numbers."""
-        self._forget(before)
-        return self._renumber(before)
+    def forget(self, before: int, gone: float = 0.5) -> bool:
+        """Forget series without samples here whose newest was below `before`; True if loose series got new numbers.
 
-    def _renumber(self, before: int) -> bool:
-        """Do so for loose series, once they are most of them."""
+        Loose ones wait until they are more than that part (`gone`) of all.
+        """
+        self._forget(before)
+        return self._renumber(before, gone)
+
+    def _renumber(self, before: int, gone: float) -> bool:
         old = self.loose.table
         keep = old.seen >= before
         keep[self.loose.series] = True
         keep[self.histograms.series] = True
         used = np.flatnonzero(keep)
-        if len(used) * 2 >= len(old):
+        if len(used) >= (1 - gone) * len(old):
             return False
         table = old.only(used)
         self.loose.renumber(table, used)

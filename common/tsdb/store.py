@@ -64,7 +64,7 @@ from common.tsdb.registry import Source
 from common.tsdb.room import Room
 from common.tsdb.rows_of import rows_of
 from common.tsdb.snapshot import copy_store
-from common.tsdb.upkeep import Upkeep
+from common.tsdb.upkeep import LABELS, Upkeep
 from common.tsdb.wal import NO_TIME, RecordType, Segment, Wal
 
 PAIRS = operator.attrgetter("pairs")
@@ -125,6 +125,7 @@ class Store:
             gc.disable()
             try:
                 store._recover()
+                trim()
             except BaseException:
                 store._let_go()
                 raise
@@ -490,6 +491,10 @@ class Store:
                 raise StorageError(f"storage is paused: {refusal[1]}")
             busy = BusyError if refusal[0] == "max_pending_bytes" else LimitError
             raise busy(f"{refusal[1]} (limit {refusal[0]})")
+        most = LABELS * self._options.max_head_bytes
+        if fresh and 0 < most < SERIES_BYTES * len(fresh) + self._head.label_size:
+            text = f"label sets of {len(self._head.loose.table) + len(fresh)} series take more than is for them"
+            raise self._over("max_head_bytes", f"{text} of {self._options.max_head_bytes} bytes")
         if self._head.total + len(fresh) > self._options.max_series:
             raise self._over("max_series", f"{self._head.total + len(fresh)} series")
         return known

@@ -28,6 +28,8 @@ FULL: Final = 0.7
 """Part of `max_head_bytes` beyond which samples go into blocks at once."""
 WORTH: Final = 0.15
 """Part of it that they must take themselves then."""
+LABELS: Final = 0.75
+"""Part of it that label sets of loose series may take: the rest stays for samples of those that are known."""
 _EVER = (1 << 63) - 1
 
 
@@ -176,7 +178,8 @@ class Upkeep:
 
     def _trim(self, before: int, arrival: int) -> None:
         self._head.drop(before, arrival)
-        if self._head.forget(before):
+        scarce = self._head.label_size > LABELS / 2 * self._options.max_head_bytes > 0
+        if self._head.forget(before, 0.1 if scarce else 0.5):
             # Loose series have new numbers; the segment that is written now knows the old ones.
             self._wal.roll()
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from common.listen import StartError
 from common.tsdb.options import StoreOptions
-from hub.memory import limit, remembered, result_cache, sized, total
+from hub.memory import limit, query_samples, remembered, result_cache, sized, total
 
 MIB = 1 << 20
 
@@ -54,7 +55,23 @@ def test_open_indexes_and_label_sets_of_answers_follow_memory(memory: int, index
 
 def test_without_a_limit_half_of_the_memory_is_planned_with() -> None:
     assert limit(0) == total() // 2
-    assert limit(7 * MIB) == 7 * MIB
+    assert limit(700 * MIB) == 700 * MIB
+
+
+def test_a_limit_that_is_too_small_to_work_with_is_refused() -> None:
+    with pytest.raises(StartError, match=r"--memory.limit of 64MB is too small.*give 128MB or more"):
+        limit(64 * MIB)
+    assert limit(128 * MIB) == 128 * MIB
+
+
+@pytest.mark.parametrize(
+    ("given", "memory", "found"),
+    [(None, 0, 50_000_000), (None, 512, 16 * MIB), (None, 4096, 50_000_000), (70_000_000, 512, 70_000_000)],
+)
+def test_a_query_may_hold_what_the_limit_allows_unless_a_number_is_given(
+    given: int | None, memory: int, found: int
+) -> None:
+    assert query_samples(given, memory * MIB) == found
 
 
 def test_label_sets_of_remote_write_stay_within_bounds() -> None:

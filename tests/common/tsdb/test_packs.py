@@ -12,6 +12,7 @@ from common.sample import Millis
 from common.testing import FakeClock
 from common.tsdb import packs
 from common.tsdb.blocks import DAY, HOUR, WINDOW
+from common.tsdb.loose import SERIES_BYTES
 from common.tsdb.memory import read_all
 from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
@@ -128,6 +129,33 @@ def test_packed_samples_count_as_memory(tmp_path: Path, clock: FakeClock) -> Non
     assert 0 < packed < 2000
     with pytest.raises(LimitError, match="max_head_bytes"):
         store.append_loose(OTHER, [(LOOSE, START + at, 1.0) for at in range(1 + (2000 - packed) // 28)])
+    store.close()
+
+
+def test_label_sets_leave_memory_for_samples_of_known_series(tmp_path: Path, clock: FakeClock) -> None:
+    most = 100 * SERIES_BYTES
+    store = Store.open(tmp_path, StoreOptions(retention_ms=0, max_head_bytes=most), clock)
+    sets = [Labels.of(__name__="loose", i=str(i)) for i in range(80)]
+    store.append_loose(OTHER, [(labels, START, 1.0) for labels in sets[:75]])
+    with pytest.raises(LimitError, match=r"label sets of 76 series .*max_head_bytes"):
+        store.append_loose(OTHER, [(labels, START + 1, 1.0) for labels in sets[:76]])
+    store.append_loose(OTHER, [(labels, START + 1, 1.0) for labels in sets[:75]])
+    # Cut, and older than what is kept in mind, series make room for others long before they are half of all.
+    store.append_loose(OTHER, [(labels, START + 5 * HOUR, 1.0) for labels in sets[:60]])
+    store.cut(START + 4 * HOUR)
+    store.append_loose(OTHER, [(labels, START + 5 * HOUR, 1.0) for labels in sets[75:]])
+    assert store.stats().series == 65
+    store.close()
+
+
+def test_labels_alone_are_no_reason_to_cut(tmp_path: Path, clock: FakeClock) -> None:
+    most = 100 * SERIES_BYTES
+    store = Store.open(tmp_path, StoreOptions(retention_ms=0, max_head_bytes=most), clock)
+    sets = [Labels.of(__name__="loose", i=str(i)) for i in range(75)]
+    now = clock.now()
+    store.append_loose(OTHER, [(labels, now, 1.0) for labels in sets])
+    store.maintain()
+    assert store.stats().blocks == 0
     store.close()
 
 
