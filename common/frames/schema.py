@@ -104,11 +104,17 @@ def _encode_sub(sub: SubSchema) -> bytes:
 
     rest = bytearray()
     put_uvarint(rest, len(sub.rows))
+    codes: dict[tuple[str, str], bytes] = {}
     for row in sub.rows:
         put_uvarint(rest, len(row.pairs))
-        for name, value in row.pairs:
-            put_uvarint(rest, symbol(name))
-            put_uvarint(rest, symbol(value))
+        for pair in row.pairs:
+            code = codes.get(pair)
+            if code is None:
+                both = bytearray()
+                put_uvarint(both, symbol(pair[0]))
+                put_uvarint(both, symbol(pair[1]))
+                code = codes[pair] = bytes(both)
+            rest += code
     put_uvarint(rest, len(sub.meta))
     for meta in sub.meta:
         put_uvarint(rest, symbol(meta.name))

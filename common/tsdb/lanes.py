@@ -146,7 +146,7 @@ class Lanes:
         if total > limits.max_series:
             return "max_series", f"{total} series"
         source.schema_times.append(now)
-        self._adopt(source, schema)
+        self._adopt(source, schema, prints)
         return None
 
     @property
@@ -154,8 +154,7 @@ class Lanes:
         """Series of sources and loose ones."""
         return self.series + len(self.loose.table)
 
-    def _adopt(self, source: Source, schema: StoredSchema) -> None:
-        prints = source.series_with(schema)
+    def _adopt(self, source: Source, schema: StoredSchema, prints: NDArray[np.uint64]) -> None:
         self.series += len(prints) - len(source.prints)
         source.prints = prints
         source.schemas.add(schema.hash)
@@ -181,7 +180,7 @@ class Lanes:
         if schema is None or not slots:
             return 0, NO_TIME
         if schema.hash not in source.schemas:
-            self._adopt(source, schema)
+            self._adopt(source, schema, source.series_with(schema))
         key = (frame.header.lane, schema.hash, source.target.serial, boot)
         strand = source.strands.get(key)
         if strand is None:
@@ -205,7 +204,7 @@ class Lanes:
     def take_slot(self, source: Source, schema: StoredSchema, slot: Slot) -> int:
         """Put one slot into its chunk; how many samples."""
         if schema.hash not in source.schemas:
-            self._adopt(source, schema)
+            self._adopt(source, schema, source.series_with(schema))
         key = (slot.key.lane, schema.hash, source.target.serial, b"")
         strand = source.strands.get(key)
         if strand is None:

@@ -299,11 +299,18 @@ class Store:
     def add_schema(self, encoded: bytes) -> SchemaHash:
         """Keep a schema; FrameError if it isn't one, LimitError if a label set exceeds a limit."""
         schema = decode_schema(encoded)
+        self._keep(schema, encoded)
+        return schema.hash
+
+    def add_own_schema(self, schema: Schema) -> None:
+        """Keep a schema that was made here; LimitError if a label set exceeds a limit."""
+        self._keep(schema, encode_schema(schema))
+
+    def _keep(self, schema: Schema, encoded: bytes) -> None:
         for labels in schema.labels():
             self._check(labels)
         with self._lock:
             self._head.keep(schema, encoded)
-        return schema.hash
 
     def _check(self, labels: Labels) -> None:
         limits = self._options

@@ -19,7 +19,6 @@ from common.frames.model import (
     Schema,
     SourceId,
     SubSchema,
-    encode_schema,
 )
 from common.histogram import FloatHistogram
 from common.labels import Labels
@@ -181,7 +180,7 @@ class SourceWriter:
                 parts.append(SubSchema(f"rows{len(parts)}", tuple(new)))
             schema = Schema(tuple(parts))
             if not self._store.has_schema(schema.hash):
-                self._store.add_schema(encode_schema(schema))
+                self._store.add_own_schema(schema)
             self._schema = schema
         self._parts, self._live, self._column, self._meta = parts, live, column, meta
         self._last = keys
@@ -200,7 +199,7 @@ class SourceWriter:
         result = self._store.append_slot(slot)
         if result.reason == "unknown_schema":
             # Dropped as unused since the last write.
-            self._store.add_schema(encode_schema(self._schema))
+            self._store.add_own_schema(self._schema)
             result = self._store.append_slot(slot)
         if result.reason == "paused":
             raise StorageError(f"storage is paused: {result.detail}")

@@ -85,7 +85,8 @@ def rename(exposed: Labels, target: Labels, honor: bool) -> Labels:
     """The row of an exposed series: a name that is also a target label becomes `exported_NAME`, unless honoured."""
     if honor:
         return exposed
-    taken = [name for name, _ in exposed.pairs if name in target and name != NAME]
+    own = dict(target.pairs)
+    taken = [name for name, _ in exposed.pairs if name in own and name != NAME]
     if not taken:
         return exposed
     pairs = dict(exposed.pairs)
