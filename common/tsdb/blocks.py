@@ -164,9 +164,9 @@ class Blocks:
         self.duplicates += sum(dropped)
         return paths
 
-    def discard(self, paths: Iterable[Path]) -> None:
-        """Remove blocks that were written and are not wanted; never fails."""
-        for path in paths:
+    def discard(self, paths: Sequence[Path]) -> None:
+        """Remove blocks that were written and are not wanted, later ones first; never fails."""
+        for path in reversed(paths):
             with contextlib.suppress(OSError):
                 self._files.unlink(path)
 
@@ -197,7 +197,9 @@ class Blocks:
     def _rewrite(self, chosen: list[Block], meta: Callable[[str], Sequence[MetricMeta]], shape: Shape) -> None:
         origins = [BlockOrigin(block, self.deleted_from(block)) for block in chosen]
         rank = min(block.footer.rank for block in chosen)
-        log = min(block.footer.log for block in chosen)
+        last = max(block.max for block in chosen)
+        # What one block says of the log up to its own last time, it says of all blocks that end before.
+        log = max(block.footer.log for block in self.current if block.max >= last)
         self.swap(self.write(origins, meta, log=log, rank=rank, shape=shape), chosen)
 
     def drop(self, unneeded: Callable[[Block], bool]) -> int:

@@ -346,3 +346,20 @@ def test_samples_are_not_taken_for_those_of_blocks_where_the_log_was_lost(store:
     store = reopen(store, clock)
     assert everything(store)[str(B)] == [(START + 1, 5.0)]
     store.close()
+
+
+def test_a_start_takes_nothing_from_the_log_that_merged_blocks_hold(store: Store, clock: FakeClock) -> None:
+    newest = START + 3 * DAY
+    for turn in range(3):
+        # The newest sample keeps each segment in the log.
+        late = [(A, START + turn + at * 10, float(turn)) for at in range(5)]
+        store.append_loose(SOURCE, [*late, (B, START + DAY + turn, 1.0), (B, newest + turn, 1.0)])
+        store.cut(newest)
+    while store._blocks.compact(START + 2 * DAY, lambda name: ()):
+        pass
+    wanted = everything(store)
+    assert (len(store.blocks), store.stats().wal_segments) == (2, 3)
+    store = reopen(store, clock)
+    assert everything(store) == wanted
+    assert store.stats().loose_samples == 3
+    store.close()
