@@ -1,14 +1,16 @@
 """One commit a window, and what happens when the disk refuses."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import pytest_asyncio
 
 from common.errors import StorageError
-from common.testing import FakeClock, settle
+from common.testing import FakeClock
 from hub.intake.commit import Committer
+from tests.hub.intake.rig import Lane, running
 
 
 class Disk:
@@ -30,32 +32,36 @@ class Disk:
         self.commits += 1
 
 
+@dataclass
 class Rig:
-    """A committer with a window of 5 s, running."""
+    """A committer, running."""
 
-    def __init__(self, clock: FakeClock, lane: ThreadPoolExecutor, window: float = 5.0) -> None:
-        self.disk = Disk()
-        self.clock = clock
-        self.lane = lane
-        self.committer = Committer(self.disk, lane, clock, window=window)
+    disk: Disk
+    committer: Committer
+    lane: Lane
 
     async def advance(self, seconds: float) -> None:
         """Let time pass and the lane's work be done."""
-        await self.clock.advance(seconds)
-        for _ in range(3):
-            await asyncio.wrap_future(self.lane.submit(lambda: None))
-            await settle()
+        await self.lane.advance(seconds)
+
+
+@asynccontextmanager
+async def committing(clock: FakeClock, window: float) -> AsyncIterator[Rig]:
+    disk = Disk()
+    made: list[Committer] = []
+
+    def make(executor: Executor) -> Committer:
+        made.append(Committer(disk, executor, clock, window=window))
+        return made[0]
+
+    async with running(clock, make) as lane:
+        yield Rig(disk, made[0], lane)
 
 
 @pytest_asyncio.fixture
 async def rig(clock: FakeClock) -> AsyncIterator[Rig]:
-    with ThreadPoolExecutor(1) as lane:
-        found = Rig(clock, lane)
-        task = asyncio.create_task(found.committer.run())
-        await settle()
+    async with committing(clock, 5.0) as found:
         yield found
-        task.cancel()
-        await asyncio.wait([task])
 
 
 async def test_many_appends_make_one_commit(rig: Rig) -> None:
@@ -84,10 +90,7 @@ async def test_a_refusing_disk_is_tried_again_less_often_until_it_takes(rig: Rig
 
 
 async def test_a_long_window_is_bridged_by_flushes(clock: FakeClock) -> None:
-    with ThreadPoolExecutor(1) as lane:
-        rig = Rig(clock, lane, window=12.0)
-        task = asyncio.create_task(rig.committer.run())
-        await settle()
+    async with committing(clock, 12.0) as rig:
         await rig.advance(5)
         assert rig.disk.flushes == 0
         rig.committer.touch()
@@ -102,5 +105,3 @@ async def test_a_long_window_is_bridged_by_flushes(clock: FakeClock) -> None:
         rig.disk.full = False
         await rig.advance(24)
         assert (rig.disk.commits, rig.committer.problem) == (2, "")
-        task.cancel()
-        await asyncio.wait([task])

@@ -1,15 +1,15 @@
 """Upkeep: memory often, all else each minute, whatever the disk says."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
 
 from common.errors import StorageError
-from common.testing import FakeClock, settle
-from hub.intake.upkeep import Upkeep
+from common.testing import FakeClock
+from hub.intake.upkeep import LOOK_SECONDS, Upkeep
+from tests.hub.intake.rig import Lane, running
 
 
 class Disk:
@@ -29,33 +29,23 @@ class Disk:
         self.maintained += 1
 
 
+@dataclass
 class Rig:
     """Upkeep of a disk, running."""
 
-    def __init__(self, clock: FakeClock, lane: ThreadPoolExecutor) -> None:
-        self.disk = Disk()
-        self.clock = clock
-        self.lane = lane
-        self.upkeep = Upkeep(self.disk, lane, clock)
+    disk: Disk
+    lane: Lane
 
     async def advance(self, seconds: float) -> None:
-        """Let time pass in looks of five seconds, and the lane's work be done."""
-        for _ in range(int(seconds / 5)):
-            await self.clock.advance(5)
-            for _ in range(3):
-                await asyncio.wrap_future(self.lane.submit(lambda: None))
-                await settle()
+        """Let time pass in looks of five seconds."""
+        await self.lane.advance(seconds, LOOK_SECONDS)
 
 
 @pytest_asyncio.fixture
 async def rig(clock: FakeClock) -> AsyncIterator[Rig]:
-    with ThreadPoolExecutor(1) as lane:
-        found = Rig(clock, lane)
-        task = asyncio.create_task(found.upkeep.run())
-        await settle()
-        yield found
-        task.cancel()
-        await asyncio.wait([task])
+    disk = Disk()
+    async with running(clock, lambda executor: Upkeep(disk, executor, clock)) as lane:
+        yield Rig(disk, lane)
 
 
 async def test_memory_is_looked_after_every_few_seconds_and_all_else_each_minute(rig: Rig) -> None:
