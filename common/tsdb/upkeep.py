@@ -74,8 +74,9 @@ class Upkeep:
             self._packed = self._clock.monotonic()
             self.pack()
         if self._full:
-            # Blocks of part of a window are merged later; refusing samples until the window ends is worse.
-            self.cut(newest + 1)
+            # Blocks of part of a window are merged later; refusing samples until the window ends is worse. So it is to
+            # wait for the time of those that are ahead of the clock, which may be wrong.
+            self.cut(max(known) + 1)
         trim()
         while self._blocks.compact(newest, self.meta_of):
             trim()

@@ -159,6 +159,16 @@ def test_labels_alone_are_no_reason_to_cut(tmp_path: Path, clock: FakeClock) -> 
     store.close()
 
 
+def test_samples_ahead_of_the_clock_make_room_as_others_do(tmp_path: Path, clock: FakeClock) -> None:
+    store = Store.open(tmp_path, StoreOptions(retention_ms=0, max_head_bytes=20_000), clock)
+    ahead = clock.now() + 300_000
+    for turn in range(20):
+        store.append_loose(OTHER, [(LOOSE, ahead + 1000 * turn + at, 1.0 / (at + 1 + turn)) for at in range(300)])
+        store.maintain()
+    assert len(everything(store)[str(LOOSE)]) == 20 * 300
+    store.close()
+
+
 def test_a_cut_takes_its_part_out_of_packs(store: Store, clock: FakeClock) -> None:
     expected = fill(store, range(START, START + 3 * HOUR, 60_000))
     store.relieve()
