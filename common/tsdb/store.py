@@ -156,7 +156,7 @@ class Store:
         often, fresh = min(LOOK_BYTES, self._options.seal_bytes), 0
         # Blocks tell by its number whether they hold what is in a segment: that must be true if the log was lost, too.
         least = max((block.footer.log for block in self._blocks.current), default=1) - 1
-        for segment, oldest, kind, body in self._wal.recover(self._quarantine.put, least):
+        for segment, oldest, kind, body in self._wal.recover(self._set_aside, least):
             fresh += len(body)
             if fresh > often:
                 fresh = 0
@@ -169,12 +169,20 @@ class Store:
                 segment.last = max(segment.last, last)
             except FormatError:
                 # The checksum holds, so these are the bytes that were written: a later version's, or a bug's.
-                self._quarantine.put(f"{segment.path.name}.record", bytes(body))
+                self._set_aside(f"{segment.path.name}.record", bytes(body))
                 self._wal.loss.damaged_records += 1
                 self._wal.loss.damaged_bytes += len(body)
         for source, epoch, seq in self._unsettled:
             source.ledger.settle(epoch, seq)
         self._unsettled.clear()
+
+    def _set_aside(self, name: str, data: bytes) -> bool:
+        """Keep damaged bytes for inspection; False where the disk takes none: a start goes on all the same."""
+        try:
+            self._quarantine.put(name, data)
+        except OSError:
+            return False
+        return True
 
     def _replay(self, segment: Segment, kind: int, body: memoryview, oldest: bool, numbers: dict[int, int]) -> int:
         """Take one record again; its newest timestamp. `numbers` are the series of this segment's loose samples."""

@@ -141,12 +141,12 @@ class Wal:
         """Bytes appended and not yet durable."""
 
     def recover(
-        self, quarantine: Callable[[str, bytes], None], least: int = 0
+        self, quarantine: Callable[[str, bytes], bool], least: int = 0
     ) -> Iterator[tuple[Segment, bool, int, memoryview]]:
         """All readable records as (segment, whether it is the oldest, type, body), oldest first; `loss` has the rest.
 
-        Bytes after the last good record of the last segment are cut off; damage elsewhere goes to `quarantine`. Numbers
-        of new segments come after `least`, too.
+        Bytes after the last good record of the last segment are cut off; damage elsewhere goes to `quarantine`, which
+        says whether it could keep it: if not, the file stays. Numbers of new segments come after `least`, too.
         """
         self._number = least
         found = sorted((int(p.stem), p) for p in self._directory.glob("*.wal") if p.stem.isdigit())
@@ -155,8 +155,8 @@ class Wal:
             self._number = max(self._number, number)
             newest, oldest = number == found[-1][0], number == found[0][0]
             if len(data) < HEADER.size or data[:4] != MAGIC or HEADER.unpack_from(data)[1] != VERSION:
-                self._damage(quarantine, path, data, 0, len(data), newest)
-                self._files.unlink(path)
+                if self._damage(quarantine, path, data, 0, len(data), newest):
+                    self._files.unlink(path)
                 continue
             segment = Segment(number, path, len(data), written=path.stat().st_mtime_ns // 1_000_000)
             self.segments.append(segment)
@@ -174,8 +174,9 @@ class Wal:
                 at = end
 
     def _damage(
-        self, quarantine: Callable[[str, bytes], None], path: Path, data: bytes, at: int, end: int, newest: bool
-    ) -> None:
+        self, quarantine: Callable[[str, bytes], bool], path: Path, data: bytes, at: int, end: int, newest: bool
+    ) -> bool:
+        """Count damaged bytes and set them aside; whether the file need not keep them."""
         if newest and end == len(data):
             self.loss.truncated_bytes += end - at
             if at >= HEADER.size:
@@ -185,12 +186,14 @@ class Wal:
                     file.sync()
                 finally:
                     file.close()
-            return
+            return True
         self.loss.damaged_records += 1
         self.loss.damaged_bytes += end - at
         name = f"{path.name}.{at}"
-        quarantine(name, data[at:end])
-        self.loss.quarantined.append(name)
+        kept = quarantine(name, data[at:end])
+        if kept:
+            self.loss.quarantined.append(name)
+        return kept
 
     def append(self, kind: RecordType, body: bytes | Slot, last: int = NO_TIME) -> None:
         """Buffer a record whose newest sample is at `last`."""

@@ -238,3 +238,31 @@ def test_a_cut_that_fails_loses_nothing_and_the_next_one_succeeds(
     again = opened(tmp_path, FaultyFiles())
     assert set(slots(again)) == set(slots(again, LOOSE)) == set(sizes(again)) == set(range(12))
     again.close()
+
+
+@pytest.mark.parametrize("at", [3, 40])
+def test_a_full_disk_that_keeps_no_damaged_bytes_does_not_stop_the_start(tmp_path: Path, at: int) -> None:
+    store = Store.open(tmp_path, StoreOptions(wal_segment_bytes=1), FakeClock())
+    labels = Labels.of(__name__="a")
+    for time in range(4):
+        store.append_loose(SourceId(bytes(16)), [(labels, time, 1.0)])
+        store.commit()
+    store.close()
+    first, *_, last = sorted((tmp_path / "wal").iterdir())
+    assert first != last
+    damaged = bytearray(first.read_bytes())
+    damaged[at] ^= 1
+    first.write_bytes(damaged)
+    files = FaultyFiles()
+    files.room = 0
+    for _ in range(2):
+        store = Store.open(tmp_path, StoreOptions(), FakeClock(), files)
+        (samples,) = read_all(store.select([], Millis(0), Millis(10))).values()
+        assert samples[-1] == (3, 1.0)
+        assert store.stats().loss.damaged_records
+        assert not store.stats().loss.quarantined
+        store.close()
+        assert first.read_bytes() == damaged
+    store = Store.open(tmp_path, StoreOptions(), FakeClock())
+    assert store.stats().loss.quarantined
+    store.close()

@@ -19,7 +19,7 @@ from common.tsdb.wal import HEADER, NO_TIME, Loss, RecordType, Wal
 def open_wal(path: Path, files: SystemFiles = SYSTEM_FILES, segment_bytes: int = 1 << 20) -> tuple[Wal, list[bytes]]:
     """A log and the frame records that it recovered."""
     wal = Wal(path, files, segment_bytes, threading.RLock(), list)
-    bodies = [bytes(body) for _, _, kind, body in wal.recover(lambda name, data: None) if kind == RecordType.FRAME]
+    bodies = [bytes(body) for _, _, kind, body in wal.recover(lambda name, data: True) if kind == RecordType.FRAME]
     return wal, bodies
 
 
@@ -87,7 +87,12 @@ def test_damage_in_an_older_segment_is_quarantined_and_later_ones_are_read(tmp_p
     second.write_bytes(second.read_bytes()[:-1])
     kept: list[tuple[str, bytes]] = []
     again = Wal(tmp_path, SYSTEM_FILES, 1 << 20, threading.RLock(), list)
-    bodies = [bytes(body) for *_, body in again.recover(lambda name, data: kept.append((name, data)))]
+
+    def keep(name: str, data: bytes) -> bool:
+        kept.append((name, data))
+        return True
+
+    bodies = [bytes(body) for *_, body in again.recover(keep)]
     assert bodies == [BODIES[0], *BODIES[2:]]
     assert [name for name, _ in kept] == ["00000002.wal.16"]
     assert again.loss.damaged_bytes == len(kept[0][1])
