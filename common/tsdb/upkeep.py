@@ -76,7 +76,7 @@ class Upkeep:
         if self._full:
             # Blocks of part of a window are merged later; refusing samples until the window ends is worse. So it is to
             # wait for the time of those that are ahead of the clock, which may be wrong.
-            self.cut(max(known) + 1)
+            self.cut(max(known, default=newest) + 1)
         trim()
         while self._blocks.compact(newest, self.meta_of):
             trim()
