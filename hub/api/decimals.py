@@ -93,7 +93,7 @@ class DecimalRows:
             fields.append(_FRACTIONS[fraction])
         words = np.empty((*thousandths.shape, self._width + len(fields)), np.uint32)
         # One item of many bytes is copied faster than many items.
-        whole_points = words.view([("before", self._prefixes.dtype), ("fields", np.uint32, len(fields))])
+        whole_points = words.view([("before", self._prefixes.dtype), ("fields", np.uint32, (len(fields),))])
         whole_points["before"] = self._prefixes[:, None]
         for at, field in enumerate(fields, self._width):
             words[:, :, at] = field
