@@ -196,7 +196,8 @@ class Evaluator:
         at = self.reference_times(node.offset, node.timestamp, steps)
         behind = self.setting.lookback if node.smoothed else 0
         begin, end = int(at.min()) - self.setting.lookback + 1, int(at.max()) + behind
-        return split(self.select(node, begin, end, SelectHints(step=steps.step)), mixed), at
+        hints = SelectHints(step=steps.step, newest=at[0] == at[-1] and not node.smoothed)
+        return split(self.select(node, begin, end, hints), mixed), at
 
     def _instant_selector(self, node: VectorSelector, steps: Steps) -> Iterator[Matrix]:
         mixed: dict[Labels, MixedSeries] = {}

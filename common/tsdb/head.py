@@ -7,10 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.frames.model import ABSENT, PRESENT, STALE
+from common.tsdb.bank import SLOTS, Place
 from common.tsdb.join import L, Line, Piece
-
-SLOTS = 120
-"""Slots of a full chunk."""
 
 
 class Stack:
@@ -118,14 +116,17 @@ class Chunk:
         "ordered",
         "pattern",
         "patterns",
+        "place",
         "rows",
         "slots",
         "times",
         "values",
     )
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, place: Place | None = None) -> None:
         self.rows = rows
+        self.place = place
+        """Where it stands in a bank, if its content is all there."""
         self.slots = 0
         self.closed = False
         """Whether nothing can be appended any more."""
@@ -138,17 +139,54 @@ class Chunk:
         self.arrival = np.empty(0, np.int64)
         self.patterns: list[NDArray[np.uint8] | None] = [None]
         self._ids: dict[bytes, int] = {}
+        if place is not None:
+            bank, lane = place.bank, place.lane
+            self.times, self.pattern, self.arrival = bank.times[lane], bank.pattern[lane], bank.arrival[lane]
+            self.values = bank.values[:, place.column : place.column + rows]
 
     def close(self) -> None:
         """Take no more slots, and have each row's values side by side, as queries read them. Views stay as they are."""
         if not self.closed:
             self.closed = True
+        if self.place is None:
             self.values = np.asfortranarray(self.values[: self.slots])
 
     @property
     def size(self) -> int:
         """Bytes held."""
-        return self.values.nbytes + 20 * len(self.times) + self.rows * (len(self.patterns) - 1)
+        # Of a bank's cells only those that were written take memory.
+        slots = len(self.times) if self.place is None else self.slots
+        return 8 * self.rows * slots + 20 * len(self.times) + self.rows * (len(self.patterns) - 1)
+
+    @property
+    def shape(self) -> tuple[bool, int]:
+        """What decides how it is read: whether it is ordered, and how many patterns it knows."""
+        return self.ordered, len(self.patterns)
+
+    def gaps(self) -> NDArray[np.bool_]:
+        """Rows that may not be PRESENT in some slot, bool [rows]."""
+        found = np.zeros(self.rows, np.bool_)
+        for cells in self.patterns:
+            if cells is not None:
+                found |= cells != PRESENT
+        return found
+
+    def housed(self, place: Place | None) -> "Chunk":
+        """The same chunk at another place; it has at most SLOTS slots."""
+        if place is None:
+            return self
+        n, moved = self.slots, Chunk(self.rows, place)
+        moved.times[:n], moved.values[:n] = self.times[:n], self.values[:n]
+        moved.pattern[:n], moved.arrival[:n] = self.pattern[:n], self.arrival[:n]
+        moved.patterns, moved._ids = self.patterns, self._ids
+        for name in ("slots", "closed", "first", "last", "ordered"):
+            setattr(moved, name, getattr(self, name))
+        for slot in np.flatnonzero(self.pattern[:n]).tolist():
+            cells = self.patterns[self.pattern[slot]]
+            if cells is not None:
+                moved._note(place, slot, cells)
+        place.bank.slots[place.lane] = n
+        return moved
 
     def append(
         self,
@@ -170,6 +208,8 @@ class Chunk:
         else:
             for slot in range(count):
                 self.pattern[old + slot] = self._pattern(presence[:, slot])
+                if self.place is not None:
+                    self._note(self.place, old + slot, presence[:, slot])
         first, last = int(timestamps.min()), int(timestamps.max())
         if old:
             self.ordered = self.ordered and first > self.last
@@ -178,6 +218,11 @@ class Chunk:
             self.ordered = bool((np.diff(timestamps) > 0).all())
         self.first, self.last = first, last
         self.slots = new
+        if self.place is not None:
+            self.place.bank.slots[self.place.lane] = new
+
+    def _note(self, place: Place, slot: int, cells: NDArray[np.uint8]) -> None:
+        place.bank.states[slot, place.column : place.column + self.rows] = cells ^ PRESENT
 
     def add(
         self, timestamp: int, values: NDArray[np.float64], presence: NDArray[np.uint8] | None, arrival: int
@@ -190,6 +235,10 @@ class Chunk:
         self.values[at] = values
         self.arrival[at] = arrival
         self.pattern[at] = 0 if presence is None else self._pattern(presence)
+        if self.place is not None:
+            if presence is not None:
+                self._note(self.place, at, presence)
+            self.place.bank.slots[self.place.lane] = at + 1
         if at:
             self.ordered = self.ordered and timestamp > self.last
             self.first, self.last = min(self.first, timestamp), max(self.last, timestamp)
@@ -208,6 +257,7 @@ class Chunk:
         return at
 
     def _grow(self, needed: int) -> None:
+        self.place = None
         capacity = max(needed, min(2 * needed, SLOTS), 4)
         for name in ("times", "values", "pattern", "arrival"):
             array = getattr(self, name)
@@ -239,6 +289,7 @@ class Chunk:
         moved = (self.arrival[:n] >= arrival) & (self.arrival[:n] < arrival + slots)
         if not moved.any():
             return
+        self.place = None
         self.times = self.times.copy()
         self.times[:n][moved] += shift
         times = self.times[:n]

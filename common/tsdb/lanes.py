@@ -12,9 +12,11 @@ from common.frames.codec import Frame, Slot
 from common.frames.model import ABSENT, Correction, Schema, SourceId
 from common.labels import Labels, Matcher
 from common.sample import MetricMeta
+from common.tsdb.bank import SLOTS, Bank, Banks
+from common.tsdb.banked import Banked, Look, Part
 from common.tsdb.changes import ALWAYS, Changes
 from common.tsdb.deletion import Deletion
-from common.tsdb.head import SLOTS, Chunk, View, pieces, stacked
+from common.tsdb.head import Chunk, View, pieces, stacked
 from common.tsdb.histograms import Histograms, HistogramView
 from common.tsdb.index import LabelCache, Name, RowIndex, Target
 from common.tsdb.join import Piece
@@ -25,23 +27,45 @@ from common.tsdb.registry import Held, Schemas, Selection, Selector, Source, Sto
 from common.tsdb.wal import NO_TIME
 
 HOUR_SECONDS = 3600.0
+MAX_PLANS = 64
+MAX_PLANNED = 500_000
+"""Sets of matchers whose rows in the head are remembered, and rows of all of them; beyond, it starts over."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """What a set of matchers chooses while the head keeps its shape: rows in banks, and chunks to read one by one."""
+
+    banked: Sequence[Banked]
+    rest: Sequence[tuple[Strand, Selection, Sequence[Chunk]]]
+
+    @property
+    def rows(self) -> int:
+        """About how many it remembers."""
+        return sum(each.rows for each in self.banked) + len(self.rest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chosen:
-    """What a query reads from the head: rows of strands with their views, and the loose samples."""
+    """What a query reads from the head: rows of strands with their views, rows in banks, and the loose samples."""
 
     strands: Sequence[tuple[Strand, Selection, Sequence[View]]]
     loose: LooseView | None
     histograms: HistogramView | None = None
+    banked: Sequence[Look] = ()
+
+    def _selections(self) -> list[tuple[Strand, Selection]]:
+        found = [(part.strand, part.selection) for look in self.banked for part in look.parts()]
+        return found + [(strand, selection) for strand, selection, _ in self.strands]
 
     def label_names(self, matchers: Sequence[Matcher]) -> set[str]:
         """Names of labels of what was chosen."""
         names: set[str] = set()
-        for selection in {id(selection): selection for _, selection, _ in self.strands}.values():
+        chosen = self._selections()
+        for selection in {id(selection): selection for _, selection in chosen}.values():
             for index, rows in selection.parts:
                 names.update(name for row in rows.tolist() for name, _ in index.rows[row].pairs)
-        for target in {strand.target for strand, _, _ in self.strands}:
+        for target in {strand.target for strand, _ in chosen}:
             names |= target.names
         for index, rows in self._loose_rows(matchers):
             names.update(name for row in rows.tolist() for name, _ in index.rows[row].pairs)
@@ -51,7 +75,7 @@ class Chosen:
         """Values of a label of what was chosen ('' where it is missing)."""
         values: set[str] = set()
         open_selections: dict[int, bool] = {}
-        for strand, selection, _ in self.strands:
+        for strand, selection in self._selections():
             if id(selection) not in open_selections:
                 mine = {index.rows[row].get(name) for index, rows in selection.parts for row in rows.tolist()}
                 values |= mine
@@ -65,7 +89,7 @@ class Chosen:
     def series(self, matchers: Sequence[Matcher], cache: LabelCache) -> set[Labels]:
         """Label sets of what was chosen."""
         found: set[Labels] = set()
-        for strand, selection, _ in self.strands:
+        for strand, selection in self._selections():
             found.update(selection.labels(np.arange(len(selection.columns)), strand.target, cache))
         for index, rows in self._loose_rows(matchers):
             found.update(index.rows[row] for row in rows.tolist())
@@ -77,15 +101,6 @@ class Chosen:
         if view is not None:
             for _, index, rows in view.match(matchers):
                 yield index, rows
-
-
-def _open_chunk(strand: Strand, slots: int) -> Chunk:
-    """The strand's newest chunk, or a new one where that has no room for so many slots more."""
-    if not strand.chunks or strand.chunks[-1].closed or strand.chunks[-1].slots + slots > max(SLOTS, slots):
-        if strand.chunks:
-            strand.chunks[-1].close()
-        strand.chunks.append(Chunk(strand.schema.rows))
-    return strand.chunks[-1]
 
 
 class Lanes:
@@ -111,6 +126,8 @@ class Lanes:
         """Slots that keep an estimated time since no correction came in time."""
         self.changes = Changes()
         self._selector = Selector()
+        self._banks = Banks()
+        self._plans: dict[tuple[Matcher, ...], _Plan] = {}
 
     # What is known
 
@@ -186,10 +203,13 @@ class Lanes:
         if strand is None:
             held = Held(boot, self._clock.monotonic() - waited, place) if boot else None
             strand = source.strands[key] = Strand(frame.header.lane, schema, source.target, held)
-        chunk = _open_chunk(strand, slots)
+        chunk = self._open_chunk(strand, slots)
         if chunk.slots and frame.timestamps[0] <= chunk.last:
             self.late += slots
+        shape = chunk.shape
         chunk.append(frame.timestamps, frame.values, frame.presence, self.arrival)
+        if chunk.shape != shape:
+            self._plans.clear()
         strand.newest = max(strand.newest, chunk.last)
         self.changes.mark(int(frame.timestamps.min()), int(frame.timestamps.max()))
         if frame.provisional is not None and boot:
@@ -201,6 +221,17 @@ class Lanes:
         self.samples += samples
         return samples, int(frame.timestamps[-1])
 
+    def _open_chunk(self, strand: Strand, slots: int) -> Chunk:
+        """The strand's newest chunk, or a new one where that has no room for so many slots more."""
+        if not strand.chunks or strand.chunks[-1].closed or strand.chunks[-1].slots + slots > max(SLOTS, slots):
+            if strand.chunks:
+                strand.chunks[-1].close()
+            # What waits for a correction will move, and may stay long: it doesn't hold a bank.
+            alone = slots > SLOTS or strand.held is not None
+            strand.chunks.append(Chunk(strand.schema.rows, None if alone else self._banks.place(strand.schema.rows)))
+            self._plans.clear()
+        return strand.chunks[-1]
+
     def take_slot(self, source: Source, schema: StoredSchema, slot: Slot) -> int:
         """Put one slot into its chunk; how many samples."""
         if schema.hash not in source.schemas:
@@ -209,10 +240,13 @@ class Lanes:
         strand = source.strands.get(key)
         if strand is None:
             strand = source.strands[key] = Strand(slot.key.lane, schema, source.target)
-        chunk = _open_chunk(strand, 1)
+        chunk = self._open_chunk(strand, 1)
         if chunk.slots and slot.timestamp <= chunk.last:
             self.late += 1
+        shape = chunk.shape
         chunk.add(slot.timestamp, slot.values, slot.presence, self.arrival)
+        if chunk.shape != shape:
+            self._plans.clear()
         strand.newest = max(strand.newest, chunk.last)
         self.changes.mark(slot.timestamp, slot.timestamp)
         self.arrival += 1
@@ -224,6 +258,7 @@ class Lanes:
 
     def correct(self, source: Source, correction: Correction) -> None:
         """Take a correction, and move what waited for it."""
+        self._plans.clear()
         moves = source.clock.learn(correction)
         for strand in source.strands.values():
             if strand.held is not None and strand.held.boot == correction.boot_id:
@@ -240,6 +275,7 @@ class Lanes:
 
     def _settle(self, source: Source, boot: bytes) -> None:
         """Have samples that stood apart among the others, as if they came now: a cut under way has not seen them."""
+        self._plans.clear()
         for key in [key for key in source.strands if key[3] == boot and boot]:
             strand = source.strands.pop(key)
             rest = source.strands.setdefault((*key[:3], b""), Strand(strand.lane, strand.schema, strand.target))
@@ -308,34 +344,85 @@ class Lanes:
 
     def choose(self, matchers: Sequence[Matcher], start: int, end: int) -> Chosen:
         """What matchers choose between two times (inclusive)."""
-        key = tuple(matchers)
-        answers = self._selector.answers(key)
+        plan = self._plan(tuple(matchers))
         found = []
+        for strand, selection, chunks in plan.rest:
+            views = [c.view() for c in chunks if c.first <= end and c.last >= start]
+            if views:
+                found.append((strand, selection, views))
+        banked = [look for each in plan.banked if (look := each.look(start, end)) is not None]
+        inside = _meets(self.loose.bounds, start, end)
+        native = self.histograms.view() if _meets(self.histograms.bounds, start, end) else None
+        return Chosen(found, self.loose.view() if inside else None, native, banked)
+
+    def _plan(self, matchers: tuple[Matcher, ...]) -> _Plan:
+        """What the matchers choose now, remembered until the head has other chunks or other kinds of them."""
+        plan = self._plans.get(matchers)
+        if plan is not None:
+            return plan
+        answers = self._selector.answers(matchers)
+        parts: dict[tuple[Bank, bool], list[Part]] = {}
+        rest: list[tuple[Strand, Selection, Sequence[Chunk]]] = []
         for source in self.sources.values():
             for strand in source.strands.values():
-                chunks = [c for c in strand.chunks if c.first <= end and c.last >= start and c.slots]
-                if not chunks:
+                if not strand.chunks:
                     continue
                 mark = strand.schema.hash, strand.target.serial
                 if mark in answers:
                     selection = answers[mark]
                 else:
-                    selection = answers[mark] = self._selector.select(strand.schema, key, strand.target)
-                if selection is not None:
-                    found.append((strand, selection, [chunk.view() for chunk in chunks]))
-        inside = _meets(self.loose.bounds, start, end)
-        native = self.histograms.view() if _meets(self.histograms.bounds, start, end) else None
-        return Chosen(found, self.loose.view() if inside else None, native)
+                    selection = answers[mark] = self._selector.select(strand.schema, matchers, strand.target)
+                if selection is None:
+                    continue
+                apart = []
+                for chunk in strand.chunks:
+                    if chunk.place is None or not chunk.ordered:
+                        apart.append(chunk)
+                        continue
+                    gaps = chunk.gaps()[selection.columns]
+                    for ragged in (False, True):
+                        some = selection.only(gaps == ragged)
+                        if some is not None:
+                            place = chunk.place
+                            parts.setdefault((place.bank, ragged), []).append(Part(strand, some, place))
+                if apart:
+                    rest.append((strand, selection, apart))
+        plan = _Plan([Banked(bank, each, ragged) for (bank, ragged), each in parts.items()], rest)
+        if len(self._plans) >= MAX_PLANS or plan.rows + sum(each.rows for each in self._plans.values()) > MAX_PLANNED:
+            self._plans.clear()
+        self._plans[matchers] = plan
+        return plan
 
     def drop(self, before: int, arrival: int) -> None:
         """Let go of settled samples below `before` that came before `arrival`; their series stay known."""
+        left = False
         for source in self.sources.values():
             for strand in source.strands.values():
                 if strand.held is None:
                     rest = [chunk.without(before, arrival) for chunk in strand.chunks]
+                    left |= any(new is not old for new, old in zip(rest, strand.chunks, strict=True))
                     strand.chunks = [chunk for chunk in rest if chunk is not None]
+        if left:
+            self._plans.clear()
+            self._tidy()
         self.loose.drop(before, arrival)
         self.histograms.drop(before, arrival)
+
+    def _tidy(self) -> None:
+        """Let go of banks that hold little any more, and have all chunks in banks that may be."""
+        strands = [strand for source in self.sources.values() for strand in source.strands.values()]
+        placed = [chunk for strand in strands for chunk in strand.chunks if chunk.place is not None]
+        for bank in {chunk.place.bank for chunk in placed if chunk.place is not None}:
+            bank.live = sum(c.rows for c in placed if c.place is not None and c.place.bank is bank)
+        self._banks.left(sum(chunk.rows for chunk in placed))
+        for strand in strands:
+            if strand.held is None:
+                strand.chunks = [self._housed(chunk) for chunk in strand.chunks]
+
+    def _housed(self, chunk: Chunk) -> Chunk:
+        if chunk.slots > SLOTS or (chunk.place is not None and not chunk.place.bank.sparse):
+            return chunk
+        return chunk.housed(self._banks.place(chunk.rows))
 
     def forget(self, before: int, gone: float = 0.5) -> bool:
         """Forget series without samples here whose newest was below `before`; True if loose series got new numbers.
@@ -366,6 +453,7 @@ class Lanes:
             for key in dead:
                 del source.strands[key]
             if dead:
+                self._plans.clear()
                 self._recount(source)
             for strand in source.strands.values():
                 strand.schema.used = now
@@ -382,6 +470,7 @@ class Lanes:
 
     def delete(self, deletion: Deletion) -> None:
         """Drop what a deletion concerns."""
+        self._plans.clear()
         for source in self.sources.values():
             for strand in source.strands.values():
                 selection = self._selector.select(strand.schema, deletion.matchers, strand.target)
@@ -446,9 +535,11 @@ def _meets(bounds: tuple[int, int] | None, start: int, end: int) -> bool:
 
 
 def chosen_pieces(
-    chosen: Chosen, matchers: Sequence[Matcher], start: int, end: int, cache: LabelCache
+    chosen: Chosen, matchers: Sequence[Matcher], start: int, end: int, cache: LabelCache, newest: bool = False
 ) -> Iterator[Piece[Labels]]:
-    """The pieces of what was chosen, named by label sets."""
+    """The pieces of what was chosen, named by label sets; `newest` as in SelectHints."""
+    for look in chosen.banked:
+        yield from look.pieces(cache, newest)
     for strand, selection, views in chosen.strands:
         prints = selection.prints(strand.target)
         labels = _StrandLabels(selection, strand.target, cache).read

@@ -120,13 +120,17 @@ class Budget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SelectHints:
-    """What the caller will do with the rows, to be used or ignored: ms, function name, grouping."""
+    """What the caller will do with the rows, to be used or ignored: ms, function name, grouping.
+
+    `newest`: of each series it needs the last sample only, be it a staleness marker.
+    """
 
     step: int = 0
     range: int = 0
     func: str = ""
     grouping: tuple[str, ...] = ()
     by: bool = False
+    newest: bool = False
 
 
 class Querier(Protocol):

@@ -88,6 +88,20 @@ class Selection:
             self._prints[target.serial] = found
         return found
 
+    def only(self, keep: NDArray[np.bool_]) -> "Selection | None":
+        """Those of the rows; None if there are none."""
+        if keep.all():
+            return self
+        if not keep.any():
+            return None
+        parts, at = [], 0
+        for index, rows in self.parts:
+            mine = rows[keep[at : at + len(rows)]]
+            at += len(rows)
+            if len(mine):
+                parts.append((index, mine))
+        return Selection(self.columns[keep], parts)
+
     def names(self) -> list[tuple[RowIndex, int]]:
         """Index and row in it of each chosen row."""
         return [(index, row) for index, rows in self.parts for row in rows.tolist()]

@@ -21,12 +21,16 @@ def rows_of(
     end: int,
     cache: LabelCache,
     budget: Budget | None,
+    newest: bool = False,
 ) -> Iterator[RowBatch]:
-    """Rows of series that satisfy every matcher, between two times (inclusive), as Querier.select."""
+    """Rows of series that satisfy every matcher, between two times (inclusive), as Querier.select.
+
+    `newest` is that of SelectHints.
+    """
     found: list[Piece[Labels]] = []
     for block, deletions in blocks:
         found.extend(block_pieces(block, deletions, matchers, start, end, cache))
-    found.extend(chosen_pieces(chosen, matchers, start, end, cache))
+    found.extend(chosen_pieces(chosen, matchers, start, end, cache, newest))
     pool = Pool()
     native: list[Piece[Labels]] = []
     for block, deletions in blocks:

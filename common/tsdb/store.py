@@ -684,7 +684,8 @@ class Store:
     ) -> Iterator[RowBatch]:
         """As Querier.select."""
         blocks, chosen = self._look(matchers, start, end)
-        return rows_of(blocks, chosen, matchers, start, end, self._label_cache, budget)
+        newest = hints is not None and hints.newest
+        return rows_of(blocks, chosen, matchers, start, end, self._label_cache, budget, newest)
 
     def label_names(self, matchers: Sequence[Sequence[Matcher]], start: Millis, end: Millis) -> list[str]:
         """As Querier.label_names."""

@@ -36,7 +36,7 @@ from common.tsdb import native
 from common.tsdb.frozen import open_frozen
 from common.tsdb.native import Stored
 from common.tsdb.options import Outcome, StoreOptions
-from common.tsdb.querier import RowBatch, ValueKind
+from common.tsdb.querier import RowBatch, SelectHints, ValueKind
 from common.tsdb.store import Store
 
 ROWS = [Labels.of(__name__=name, i=str(i)) for name in ("a", "b") for i in range(2)]
@@ -499,11 +499,18 @@ class Seen:
         return now
 
 
+def last(rows: Content) -> Content:
+    """Of each series the newest sample."""
+    return {labels: {max(cells): cells[max(cells)]} for labels, cells in rows.items()}
+
+
 def compare(store: Store, model: Samples, start: int, end: int, matcher: Matcher) -> None:
     part = Millis(start), Millis(end)
     assert content(store.select([], *EVERYTHING)) == model.read([], *EVERYTHING)
     wanted = model.read([matcher], *part)
     assert content(store.select([matcher], *part)) == wanted
+    newest = content(store.select([matcher], *part, SelectHints(newest=True)))
+    assert last(newest) == last(wanted)
     assert set(store.series([[matcher]], *part)) >= set(wanted)
     assert set(store.label_names([[matcher]], *part)) >= {name for labels in wanted for name, _ in labels}
     values = {labels.get("i") for labels in model.read([], *part)} - {""}
