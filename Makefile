@@ -51,6 +51,10 @@ bench-query: $(VENV)/.dev ## queries beside Prometheus and VictoriaMetrics: PEER
 bench-dashboard: $(VENV)/.dev ## a dashboard again and again, beside VictoriaMetrics with its cache: as bench-query
 	$(BIN)/python -m tests.bench.dashboard --peers $(PEERS) --gen $(GEN) --work $(WORK)/$(TARGETS) --targets $(TARGETS) $(ARGS)
 
+.PHONY: bench-live
+bench-live: $(VENV)/.dev ## queries on what a hub pulled just now, beside Prometheus and VictoriaMetrics: as bench-query
+	$(BIN)/python -m tests.bench.live --peers $(PEERS) --gen $(GEN) --work $(WORK)/$(TARGETS) --targets $(TARGETS) $(ARGS)
+
 bench-lag: $(VENV)/.dev ## the event loop under the worst queries beside intake, on a store that bench-query filled: [TARGETS=100] [WORK=DIR]
 	$(BIN)/python -m tests.bench.loop_lag --store $(WORK)/$(TARGETS)/bramble --data $(WORK)/$(TARGETS)/data --template $(WORK)/$(TARGETS)/template.txt $(ARGS)
 

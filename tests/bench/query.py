@@ -127,12 +127,17 @@ def _port() -> int:
 
 @contextlib.contextmanager
 def servers(
-    names: list[str], peers: Path, work: Path, more: Mapping[str, Sequence[str]] | None = None
+    names: list[str],
+    peers: Path,
+    work: Path,
+    more: Mapping[str, Sequence[str]] | None = None,
+    hub_config: str = "global: {}\n",
 ) -> Iterator[dict[str, Server]]:
     """Start the servers on their stores in `work`, and end them; `more` are flags in place of those in FLAGS."""
     flags = {**FLAGS, **(more or {})}
     started: dict[str, Server] = {}
     (work / "empty.yml").write_text("global: {}\n")
+    (work / "hub.yml").write_text(hub_config)
     try:
         for name in names:
             port, data = _port(), work / name
@@ -140,7 +145,7 @@ def servers(
             listen = f"127.0.0.1:{port}"
             commands = {
                 "bramble": [
-                    *(sys.executable, "-m", "hub.cli", f"--config.file={work / 'empty.yml'}"),
+                    *(sys.executable, "-m", "hub.cli", f"--config.file={work / 'hub.yml'}"),
                     *(f"--storage.tsdb.path={data}", f"--web.listen-address={listen}", "--no-discovery.mdns"),
                     *("--storage.tsdb.retention.time=200y", MAX_SAMPLES, *flags["bramble"]),
                 ],

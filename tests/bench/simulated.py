@@ -1,12 +1,13 @@
 """A simulated fleet for benchmarks: one process that is many agents and many targets, on the data of gen.py.
 
-usage: python -m tests.bench.simulated --data DIR --template FILE --port PORT [--interval 5]
+usage: python -m tests.bench.simulated --data DIR --template FILE --port PORT [--interval 5] [--paced START]
 
 It listens on all of 127.0.0.0/8; which device answers is told by the address that was asked (`address(0)` and so
 on). Each answers `/federate` with frames, as an agent does, and `/metrics` as node_exporter does: the values of the
-slot that the wall clock says, numbers as Go writes them, most of them as they were. What a slot took to render is kept
-for the next who asks, so that several servers can be measured on the same targets. `--template` is the exposition from
-which the data was made; its HELP and TYPE lines are shown.
+slot that the wall clock says, numbers as Go writes them, most of them as they were. With --paced START (ms) the newest
+slot is that of the last request of `/shown?slot=N` instead. What a slot took to render is kept for the next who asks,
+so that several servers can be measured on the same targets. `--template` is the exposition from which the data was
+made; its HELP and TYPE lines are shown.
 """
 
 import argparse
@@ -91,7 +92,10 @@ def read_heads(template: Path) -> Heads:
 class Device:
     """One agent and target, with a new slot every `interval` ms."""
 
-    def __init__(self, fleet: Fleet, heads: Heads, number: int, interval: int, start: int) -> None:
+    def __init__(
+        self, fleet: Fleet, heads: Heads, number: int, interval: int, start: int, kept: int = MOST_FRAMES
+    ) -> None:
+        self._kept = kept
         self._fleet = fleet
         self._row = number % len(fleet.times)
         self._interval = interval
@@ -128,7 +132,7 @@ class Device:
             values, cells = self._fleet.cut(self._row, slot, slot + 1)
             key = FrameKey(self.source, self.epoch, seq, 0, self.schema.hash, Flags.SYNCED)
             self._frames[seq] = encode(key, [self._start + seq * self._interval], values, cells)
-            self._frames.pop(seq - MOST_FRAMES, None)
+            self._frames.pop(seq - self._kept, None)
         return self._frames[seq]
 
     def page(self, now: int, packed: bool) -> bytes:
@@ -157,10 +161,18 @@ def _family(labels: Labels, heads: Heads) -> str:
     return labels.name
 
 
+def phase(number: int, interval: int) -> int:
+    """By how many ms a paced device's slots come later than the first one's: agents don't sample all at once."""
+    return number * 7919 % interval
+
+
 class Simulation:
     """All devices; those that nobody asks are never made."""
 
-    def __init__(self, fleet: Fleet, heads: Heads, interval: int) -> None:
+    def __init__(self, fleet: Fleet, heads: Heads, interval: int, paced: int | None = None) -> None:
+        """With `paced`, ms of the first slot, slots come as they are told to, and devices differ by their phase."""
+        self._paced = paced
+        self._shown = 0
         self._fleet = fleet
         self._heads = heads
         self._interval = interval
@@ -172,19 +184,27 @@ class Simulation:
         """Status, headers and body for a request."""
         number = number_of(host)
         if number not in self._devices:
-            self._devices[number] = Device(self._fleet, self._heads, number, self._interval, self._start)
+            start, kept = self._start, MOST_FRAMES
+            if self._paced is not None:
+                start, kept = self._paced + phase(number, self._interval), self._fleet.times.shape[1]
+            self._devices[number] = Device(self._fleet, self._heads, number, self._interval, start, kept)
         device = self._devices[number]
         path, _, query = target.partition("?")
         form = dict(urllib.parse.parse_qsl(query))
-        now = int(time.time() * 1000)
+        now, kept = int(time.time() * 1000), MOST_FRAMES
+        if self._paced is not None:
+            now, kept = self._paced + (self._shown + 1) * self._interval - 1, self._fleet.times.shape[1]
         match path:
+            case "/shown" if self._paced is not None:
+                self._shown = int(form["slot"])
+                return 200, [], b""
             case "/metrics":
                 packed = "accept-encoding: gzip" in headers.lower()
                 kind = [("Content-Type", "text/plain; version=0.0.4; charset=utf-8; escaping=underscores")]
                 return 200, kind + [("Content-Encoding", "gzip")] * packed, device.page(now, packed)
             case "/federate":
                 newest = device.newest(now)
-                there = RangeSet([(max(0, newest - MOST_FRAMES + 1), newest)])
+                there = RangeSet([(max(0, newest - kept + 1), newest)])
                 missing = parse_have(form.get("have", "")).get(device.epoch, EMPTY).missing(there)
                 body = b"".join(device.frame(seq) for seq in reversed(missing))
                 about = [("Bramble-Source", device.source.hex()), ("Bramble-Log", format_have({device.epoch: there}))]
@@ -223,13 +243,17 @@ class _Connection(asyncio.Protocol):
 
 
 @contextlib.contextmanager
-def simulation(data: Path, template: Path, interval: int) -> Iterator[int]:
-    """Run a simulated fleet in a process of its own, with a slot every `interval` seconds; its port."""
+def simulation(data: Path, template: Path, interval: int, paced: int | None = None) -> Iterator[int]:
+    """Run a simulated fleet in a process of its own, with a slot every `interval` seconds; its port.
+
+    `paced` is as for Simulation.
+    """
     with socket.socket() as sock:
         sock.bind(("0.0.0.0", 0))
         port = int(sock.getsockname()[1])
     argv = [sys.executable, "-m", "tests.bench.simulated", f"--data={data.resolve()}", f"--port={port}"]
     argv += [f"--template={template.resolve()}", f"--interval={interval}"]
+    argv += [] if paced is None else [f"--paced={paced}"]
     process = subprocess.Popen(argv, cwd=ROOT)
     try:
         for _ in range(100):
@@ -256,10 +280,11 @@ def main() -> None:
     parser.add_argument("--template", type=Path, required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--interval", type=int, default=5)
+    parser.add_argument("--paced", type=int, metavar="START", help="ms of the first slot")
     args = parser.parse_args()
 
     async def serve() -> None:
-        devices = Simulation(Fleet(args.data), read_heads(args.template), args.interval * 1000)
+        devices = Simulation(Fleet(args.data), read_heads(args.template), args.interval * 1000, args.paced)
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: _Connection(devices), "0.0.0.0", args.port, backlog=1024)
         async with server:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.frames.codec import encode
+from common.frames.codec import Slot, encode
 from common.frames.model import ABSENT, PRESENT, STALE, Epoch, FrameKey, Schema, SourceId, SubSchema, encode_schema
 from common.labels import Labels, Matcher, MatchType
 from common.sample import Millis
@@ -166,3 +166,21 @@ def test_more_slots_than_a_bank_has_are_kept_apart(store: Store) -> None:
     key = FrameKey(source(0), Epoch(1), 0, 0, SCHEMA.hash)
     store.append_frame(encode(key, times, np.zeros((len(ROWS), len(times)))))
     assert [time for time, _ in read(store)[ROWS[0]]] == times
+
+
+def test_slots_of_scraped_targets_are_read_as_frames_are(store: Store) -> None:
+    for number in range(2):
+        store.set_target(source(number), Labels.of(instance=str(number)))
+        for at in range(4):
+            key = FrameKey(source(number), Epoch(1), at, 0, SCHEMA.hash)
+            values = np.array([number * 1000.0 + row * 100 + at for row in range(len(ROWS))])
+            ragged = np.array([PRESENT, ABSENT, STALE, PRESENT], np.uint8)
+            slot = Slot(key, START + at * 1000 + number, values, ragged if (number, at) == (1, 3) else None)
+            assert store.append_slot(slot).outcome is Outcome.ACCEPTED
+            # What is remembered from now on still holds, or is given up.
+            read(store)
+    found = read(store)
+    assert found[series(1, 0)] == expected(1, 0, range(4))
+    assert found[series(1, 1)] == expected(1, 1, range(3))
+    assert found[series(1, 2)] == [*expected(1, 2, range(3)), (START + 3001, None)]
+    assert found[series(0, 2)] == expected(0, 2, range(4))
