@@ -174,6 +174,31 @@ class Decoder:
             self._remember(key, known)
         return known
 
+    def _met(self, data: bytes, at: int, end: int, key: int | bytes) -> "Labels | str | None":
+        """The label set in data[at:end], or what is wrong with it; None if something else or no whole label is there.
+
+        WireError, as whoever reads the labels one after the other finds it.
+        """
+        pairs: list[tuple[str, str]] = []
+        get = self._pairs.get
+        while at < end and data[at] == 0x0A and data[at + 1] < 0x80:
+            body = at + 2
+            at = body + data[at + 1]
+            if at > end:
+                return None
+            encoded = data[body:at]
+            pair = get(encoded)
+            if pair is None:
+                pair = self._pairs[encoded] = _label(data, body, at)
+            pairs.append(pair)
+        if at < end:
+            return None
+        known = self._checked(_valid_labels(pairs))
+        self._remember(key, known)
+        if len(self._pairs) > self._max:
+            self._pairs = {}
+        return known
+
     def _checked(self, labels: "Labels | str") -> "Labels | str":
         return labels if isinstance(labels, str) else self._check(labels) or labels
 
@@ -236,7 +261,7 @@ class Decoder:
         while end - at >= 4 and data[at] == 0x0A:
             if not singles:
                 quick = self._usual(data, at, build)
-                # Where it finds nothing, as at first sight, it is asked ever less often.
+                # Where it finds nothing, it is asked ever less often.
                 again = 1 if quick > at else min(2 * again, _SINGLES)
                 singles = again
                 if quick > at:
@@ -257,10 +282,10 @@ class Decoder:
         return at
 
     def _usual(self, data: bytes, at: int, build: "_Build") -> int:
-        """Take series of remembered label sets with one usual sample each; gives where the first other one begins.
+        """Take series with one usual sample each; gives where the first other one begins.
 
-        A usual sample is the last of its series' bytes: 12 10 09 <double> 10 <varint of six bytes>. That the label set
-        is remembered shows that labels and nothing else stand before it.
+        A usual sample is the last of its series' bytes: 12 10 09 <double> 10 <varint of six bytes>. That a label set is
+        remembered shows that labels and nothing else stand before it.
         """
         size, begin = len(data), at
         labels: list[Labels] = []
@@ -280,6 +305,8 @@ class Decoder:
             known = young(key)
             if known is None:
                 known = self._remembered(key)
+                if known is None and data[end - _USUAL] == 0x12:
+                    known = self._met(data, body, end - _USUAL, key)
                 young = self._labels.get
             if known is None or isinstance(known, str):
                 break
