@@ -1,6 +1,5 @@
 """Aggregation operators: groups of label sets, folded batch by batch."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,6 +18,7 @@ from common.promql.gotext import plain_float, quote, short_float
 from common.promql.labelcache import LabelCache
 from common.promql.matrix import Bools, Cells, Floats, Matrix, concat, empty, sort_by_labels
 from common.promql.preprocess import unwrap
+from common.promql.xxhash import label_hashes
 
 if TYPE_CHECKING:
     from common.promql.evaluator import Evaluator, Steps
@@ -286,7 +286,7 @@ def _pick(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
         if expr.op == "limitk":
             presence[rows] = here & (np.cumsum(here, axis=0) <= k[None, :])
         elif expr.op == "limit_ratio":
-            offset = np.array([ratio_offset(matrix.labels[row]) for row in rows])[:, None]
+            offset = ratio_offsets([matrix.labels[row] for row in rows.tolist()])[:, None]
             presence[rows] = here & np.where(param >= 0, offset < param, offset >= 1.0 + param)
         else:
             largest = expr.op == "topk"
@@ -318,10 +318,9 @@ def _label_ranks(labels: Sequence[Labels]) -> Index:
     return ranks
 
 
-def ratio_offset(labels: Labels) -> float:
-    """A number in [0, 1) that depends on the label set alone, for limit_ratio."""
-    text = "\xff".join(part for pair in labels for part in pair).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") / 2.0**64
+def ratio_offsets(series: Sequence[Labels]) -> Floats:
+    """For limit_ratio a number from 0 to 1 for each label set, which depends on that alone: Prometheus has the same."""
+    return label_hashes(series).astype(np.float64) / 2.0**64
 
 
 def _count_values(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:

@@ -164,6 +164,22 @@ def test_samples_of_a_range_query_are_counted_alike_at_every_step(pair: Pair) ->
         assert differences(pair, "/api/v1/query_range", (*EXPRESSIONS, *SINCE_3), **aligned) == ""
 
 
+def test_limit_ratio_picks_the_same_series(pair: Pair) -> None:
+    if pair.version < 3:
+        assert len(pair.ours.instant("limit_ratio(1, m)", END - 900)) == 14
+        return
+    for query in (
+        "limit_ratio(0.5, m)",
+        "limit_ratio(-0.3, m)",
+        "limit_ratio(0.4, rate(m[5m]))",
+        "limit_ratio(0.9, nh)",
+    ):
+        form = {"query": query, "time": str(END - 900)}
+        answers = (each.api("/api/v1/query", form)["result"] for each in pair[:2])
+        theirs, own = ({str(sorted(item["metric"].items())) for item in answer} for answer in answers)
+        assert own == theirs, query
+
+
 def test_without_all_samples_are_not_told_by_step(pair: Pair) -> None:
     form = {"query": "sum(m)", "time": str(END - 900), "stats": "true"}
     theirs, own = (each.api("/api/v1/query", form)["stats"] for each in pair[:2])

@@ -251,6 +251,23 @@ def test_features_decide_what_is_accepted(querier: MemoryQuerier) -> None:
     assert len(result.matrix.labels) == 2
 
 
+def test_limit_ratio_picks_the_series_that_prometheus_picks() -> None:
+    store = MemoryQuerier()
+    for number in range(20):
+        store.add(Labels.of(__name__="m", i=str(number)), 0, 1.0)
+    engine = Engine(EngineOptions(features=frozenset({"promql-experimental-functions"})))
+
+    def picked(query: str) -> list[int]:
+        result = engine.instant(store, query, 0).matrix
+        assert result is not None
+        return sorted(int(labels.get("i")) for labels in result.labels)
+
+    # As answered by Prometheus 3.5.3.
+    assert picked("limit_ratio(0.5, m)") == [0, 1, 2, 3, 6, 11, 12, 16, 18]
+    assert picked("limit_ratio(-0.25, m)") == [13, 19]
+    assert picked("limit_ratio(0.5, m + 0)") == [1, 3, 4, 5, 6, 7, 9, 10, 12, 13, 15, 19]
+
+
 def test_limit_ratio_and_its_complement_part_the_series(querier: MemoryQuerier) -> None:
     engine = Engine(EngineOptions(features=frozenset({"promql-experimental-functions"})))
     some = engine.instant(querier, "limit_ratio(0.4, m)", 0).matrix
