@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +20,7 @@ from common.wire import (
     WireError,
     fields,
     need,
+    packed_varints,
     read_text,
     signed,
     write_bytes,
@@ -46,16 +48,37 @@ class ReadQuery:
     hints: SelectHints
 
 
-def decode_request(data: bytes) -> list[ReadQuery]:
-    """The queries of a `prometheus.ReadRequest`; WireError, or FormatError for a bad regular expression."""
+class ResponseType(IntEnum):
+    """How samples may be answered; numbers as in the protocol."""
+
+    SAMPLES = 0
+    STREAMED_XOR_CHUNKS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """Queries, and how their answers may come, in the reader's order; types that are unknown here are left out."""
+
+    queries: list[ReadQuery]
+    accepted: tuple[ResponseType, ...] = (ResponseType.SAMPLES,)
+
+
+def decode_request(data: bytes) -> ReadRequest:
+    """A `prometheus.ReadRequest`; WireError, or FormatError for a bad regular expression or no type that is known."""
     queries = []
+    accepted: list[int] = []
     for number, kind, length, at in fields(data, 0, len(data)):
         if number == 1:
             need(number, kind, BYTES)
             queries.append(_query(data, at, at + length))
             if len(queries) > MAX_QUERIES:
                 raise WireError(f"more than {MAX_QUERIES} queries in a request")
-    return queries
+        elif number == 2:
+            accepted += packed_varints(data, at, length) if kind == BYTES else [length]
+    known = tuple(ResponseType(each) for each in accepted if each in list(ResponseType))
+    if accepted and not known:
+        raise WireError(f"none of the response types {accepted} is supported; those are {[*map(int, ResponseType)]}")
+    return ReadRequest(queries, known or (ResponseType.SAMPLES,))
 
 
 def _query(data: bytes, at: int, end: int) -> ReadQuery:
@@ -196,9 +219,9 @@ def _encode_samples(timestamps: NDArray[np.int64], values: NDArray[np.float64]) 
     return b"".join(parts)
 
 
-def write_request(queries: Iterable[ReadQuery]) -> bytes:
-    """A `prometheus.ReadRequest` that asks for samples (for tools and tests)."""
-    out = []
+def write_request(queries: Iterable[ReadQuery], accepted: Iterable[ResponseType] = ()) -> bytes:
+    """A `prometheus.ReadRequest` that accepts these types, or says nothing of them (for tools and tests)."""
+    out = [write_int(2, each) for each in accepted]
     for query in queries:
         body = [write_varint(0x08), write_varint(query.start), write_varint(0x10), write_varint(query.end)]
         for matcher in query.matchers:

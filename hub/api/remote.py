@@ -1,17 +1,27 @@
-"""`write` and `read`: the receiving ends of Prometheus's remote write (1.0 and 2.0) and remote read (samples)."""
+"""`write` and `read`: the receiving ends of Prometheus's remote write (1.0 and 2.0) and remote read."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from aiohttp import web
+from numpy.typing import NDArray
 
 from common.errors import BusyError, FormatError, LimitError, QueryLimitError, StorageError
 from common.histogram import FloatHistogram
 from common.labels import Labels, Matcher, MatchType
 from common.promql.budget import QueryBudget
 from common.remote import snappy
-from common.remote.read import ReadQuery, decode_request, encode_response, encode_result, encode_series
+from common.remote.chunks import CHUNKED, chunked_series
+from common.remote.read import (
+    ReadQuery,
+    ResponseType,
+    decode_request,
+    encode_response,
+    encode_result,
+    encode_series,
+)
 from common.sample import STALE_NAN
 from common.tsdb.querier import Querier
 from hub.api.envelope import ApiError, ErrorType, bad
@@ -27,6 +37,12 @@ MAX_READ_BODY_BYTES = 1 << 20
 MAX_RECEIVING_BYTES = 64 << 20
 """Bytes of bodies that may be on their way in at once; beyond, 503."""
 PROTOBUF = "application/x-protobuf"
+
+_SAMPLES = {"Content-Type": PROTOBUF, "Content-Encoding": "snappy"}
+Times = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Histograms = Sequence[tuple[int, FloatHistogram | None]]
+_Encode = Callable[[Labels, Times, Floats, Histograms], bytes]
 
 
 class Receiving:
@@ -78,50 +94,73 @@ def _written(response: web.Response, version: Version, samples: int, histograms:
     return response
 
 
+class _NoChunksError(Exception):
+    """There are native histograms, which are answered as samples only."""
+
+
 async def read(request: web.Request) -> web.StreamResponse:
-    """Answer a remote read request with samples."""
+    """Answer a remote read request with chunks or samples, whichever the reader prefers."""
     body = await _read(request, MAX_READ_BODY_BYTES)
     state = request.app[STATE]
 
-    def job(cancel: threading.Event) -> bytes:
+    def job(cancel: threading.Event) -> tuple[bytes, dict[str, str]]:
         try:
-            queries = decode_request(snappy.decompress(body, MAX_READ_BODY_BYTES * 8))
+            asked = decode_request(snappy.decompress(body, MAX_READ_BODY_BYTES * 8))
         except LimitError as err:
             raise bad(str(err)) from None
-        budget = QueryBudget(min(MAX_READ_SAMPLES, state.limits.max_samples), cancel=cancel.is_set)
-        try:
-            results = [
-                encode_result(
-                    encoded for _, encoded in sorted(_series(state.querier, query, state.external_labels, budget))
-                )
-                for query in queries
-            ]
-        except QueryLimitError:
-            raise bad(f"exceeded sample limit ({MAX_READ_SAMPLES})") from None
-        return snappy.compress(encode_response(results))
+        for kind in asked.accepted:
+            budget = QueryBudget(min(MAX_READ_SAMPLES, state.limits.max_samples), cancel=cancel.is_set)
+
+            def sorted_series(query: ReadQuery, encode: _Encode, budget: QueryBudget = budget) -> Iterator[bytes]:
+                found = sorted(_series(state.querier, query, state.external_labels, budget, encode))
+                return (encoded for _, encoded in found)
+
+            try:
+                if kind is ResponseType.SAMPLES:
+                    results = [encode_result(sorted_series(query, _as_samples)) for query in asked.queries]
+                    return snappy.compress(encode_response(results)), _SAMPLES
+                parts = [
+                    part
+                    for number, query in enumerate(asked.queries)
+                    for part in sorted_series(query, partial(_as_chunks, number))
+                ]
+                return b"".join(parts), {"Content-Type": CHUNKED}
+            except QueryLimitError:
+                raise bad(f"exceeded sample limit ({MAX_READ_SAMPLES})") from None
+            except _NoChunksError:
+                continue
+        raise bad("there are native histograms, which can't be answered as STREAMED_XOR_CHUNKS: accept SAMPLES, too")
 
     try:
-        answer = await request.app[RUNNER].run(job)
+        answer, headers = await request.app[RUNNER].run(job)
     except FormatError as err:
         return _text(400, str(err))
     except ApiError as err:
         return _text(err.status, str(err))
-    return web.Response(body=answer, content_type=PROTOBUF, headers={"Content-Encoding": "snappy"})
+    return web.Response(body=answer, headers=headers)
+
+
+def _as_samples(labels: Labels, times: Times, values: Floats, histograms: Histograms) -> bytes:
+    """Histograms go as such of integers where they can: Prometheus 3.5 trips over those of floats."""
+    return encode_series(labels, times, values, histograms, integers=True)
+
+
+def _as_chunks(query: int, labels: Labels, times: Times, values: Floats, histograms: Histograms) -> bytes:
+    return chunked_series(labels, times, values, query)
 
 
 def _series(
-    querier: Querier, query: ReadQuery, external: Labels, budget: QueryBudget
+    querier: Querier, query: ReadQuery, external: Labels, budget: QueryBudget, encode: _Encode
 ) -> Iterator[tuple[Labels, bytes]]:
-    """The query's series with their encoded samples; external labels are matched and added as in Prometheus.
-
-    Histograms go as such of integers where they can: Prometheus 3.5 trips over those of floats.
-    """
+    """The query's series as `encode` makes them; external labels are matched and added as in Prometheus."""
     native: dict[Labels, list[tuple[int, FloatHistogram | None]]] = {}
     none = np.empty(0)
     for batch in querier.select(_inside(query.matchers, external), query.start, query.end, query.hints, budget):
         for row, labels in enumerate(batch.labels):
             line = batch.timelines[batch.timeline_of[row]]
             if batch.histograms is not None:
+                if encode is not _as_samples:
+                    raise _NoChunksError
                 cells = batch.histograms[row, : len(line.timestamps)].tolist()
                 native[labels] = list(zip(line.timestamps.tolist(), cells, strict=True))
                 budget.hold(sum(8 if each is None else 8 + len(each.positive.counts) // 2 for each in cells))
@@ -131,11 +170,11 @@ def _series(
                 values = np.where(line.stale, STALE_NAN, values)
             budget.hold(len(values))
             full = external.merge(labels) if len(external) else labels
-            yield full, encode_series(full, line.timestamps, values, native.pop(labels, ()), integers=True)
+            yield full, encode(full, line.timestamps, values, native.pop(labels, ()))
         budget.release_batch()
     for labels, samples in native.items():
         full = external.merge(labels) if len(external) else labels
-        yield full, encode_series(full, none.astype(np.int64), none, samples, integers=True)
+        yield full, encode(full, none.astype(np.int64), none, samples)
 
 
 def _inside(matchers: Sequence[Matcher], external: Labels) -> list[Matcher]:

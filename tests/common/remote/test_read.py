@@ -14,6 +14,7 @@ from common.labels import Labels, Matcher, MatchType
 from common.remote.read import (
     MAX_QUERIES,
     ReadQuery,
+    ResponseType,
     decode_request,
     encode_response,
     encode_result,
@@ -34,14 +35,14 @@ QUERY = ReadQuery(
 
 
 def test_a_request_gives_its_queries():
-    assert decode_request(write_request([QUERY, QUERY])) == [QUERY, QUERY]
+    assert decode_request(write_request([QUERY, QUERY])).queries == [QUERY, QUERY]
 
 
 def test_hints_are_read():
     hints = (
         write_int(1, 15_000) + write_text(2, "rate") + write_text(5, "job") + write_int(6, 1) + write_int(7, 300_000)
     )
-    (query,) = decode_request(write_bytes(1, write_bytes(4, hints)))
+    (query,) = decode_request(write_bytes(1, write_bytes(4, hints))).queries
     assert query.hints == SelectHints(15_000, 300_000, "rate", ("job",), True)
 
 
@@ -111,3 +112,21 @@ def test_a_histogram_reads_back(histogram: FloatHistogram | None, integers: bool
     if back is not None and histogram is not None:
         assert back.equals(histogram)
         assert back.hint is histogram.hint
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", (ResponseType.SAMPLES,)),
+        (write_request([], [ResponseType.STREAMED_XOR_CHUNKS, ResponseType.SAMPLES]), tuple(ResponseType)[::-1]),
+        (write_bytes(2, b"\x01\x00"), tuple(ResponseType)[::-1]),
+        (write_bytes(2, b"\x07\x01"), (ResponseType.STREAMED_XOR_CHUNKS,)),
+    ],
+)
+def test_a_reader_says_how_it_wants_its_answer(data: bytes, expected: tuple[ResponseType, ...]) -> None:
+    assert decode_request(data).accepted == expected
+
+
+def test_who_accepts_nothing_that_is_known_is_refused() -> None:
+    with pytest.raises(FormatError, match=r"none of the response types \[7, 8\] is supported"):
+        decode_request(write_bytes(2, b"\x07\x08"))

@@ -16,7 +16,8 @@ from common.errors import LimitError, StorageError
 from common.histogram import CUSTOM_SCHEMA, FloatHistogram, ResetHint, side
 from common.labels import Labels, Matcher, MatchType
 from common.remote import snappy
-from common.remote.read import ReadQuery, encode_histogram, encode_series, write_request
+from common.remote.chunks import chunked_series
+from common.remote.read import ReadQuery, ResponseType, encode_histogram, encode_series, write_request
 from common.remote.write import Decoder
 from common.sample import STALE_NAN, STALE_NAN_BITS, Millis
 from common.tsdb.options import StoreOptions
@@ -264,6 +265,35 @@ async def test_external_labels_are_matched_and_added_by_read(api: Api):
     )
     assert found
     assert {labels.get("site") for labels in found} == {"garden"}
+
+
+CHUNKS, SAMPLES = ResponseType.STREAMED_XOR_CHUNKS, ResponseType.SAMPLES
+
+
+async def test_who_prefers_chunks_gets_a_frame_for_each_series_in_order(remote: Remote):
+    series = [Labels.of(__name__="m", i=str(i)) for i in range(12)]
+    times = np.arange(200, dtype=np.int64) * 1000
+    values = {each: np.asarray(times * (row + 0.5), np.float64) for row, each in enumerate(series)}
+    data = [write_bytes(1, encode_series(each, times, values[each])) for each in series]
+    assert (await remote.write(b"".join(data))).status == 204
+    asked = snappy.compress(write_request([everything(), everything()], [CHUNKS, SAMPLES]))
+    response = await remote.client.post("/api/v1/read", data=asked)
+    assert response.headers["Content-Type"] == "application/x-streamed-protobuf; proto=prometheus.ChunkedReadResponse"
+    expected = [chunked_series(each, times, values[each], number) for number in (0, 1) for each in sorted(series)]
+    assert await response.read() == b"".join(expected)
+
+
+async def test_native_histograms_are_answered_as_samples_to_who_accepts_these(remote: Remote):
+    histogram = FloatHistogram(1, 6.0, 12.0, positive=side(-1, [2.0, 0.0, 4.0]))
+    body = encode_series(Labels.of(UP), np.array([1000]), np.array([1.0]), [(2000, histogram)])
+    assert (await remote.write(write_bytes(1, body))).status == 204
+    for accepted in ([CHUNKS, SAMPLES], [SAMPLES, CHUNKS], [SAMPLES], []):
+        data = snappy.compress(write_request([everything()], accepted))
+        response = await remote.client.post("/api/v1/read", data=data)
+        assert (response.status, response.headers["Content-Encoding"]) == (200, "snappy")
+    response = await remote.client.post("/api/v1/read", data=snappy.compress(write_request([everything()], [CHUNKS])))
+    assert response.status == 400
+    assert "accept SAMPLES, too" in await response.text()
 
 
 async def test_a_bad_read_request_is_refused(remote: Remote):
