@@ -33,8 +33,10 @@ MAX_CACHED_SERIES = 200_000
 
 RELEARN = 500
 """Scrapes after which it is learnt anew which values of a target change."""
-MAX_SHARED = 16_384
+MAX_SHARED = 8_192
 """Series and comments remembered for all targets."""
+LONGEST_SHARED = 1_024
+"""Bytes of what is remembered for all targets; what is longer is not."""
 
 _SIMPLE = re.compile(
     rb'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="[^"\\\n]*"(?:,(?!\})|(?=\})))*)\})?\Z'
@@ -133,12 +135,8 @@ class _Shape:
             values = plain_floats(texts)
             if values is None:
                 return None
-            for place, pieces, lines in reversed(surprises):
-                self._stays[place : place + 1] = pieces
-                self._changing[place:place] = lines
             if surprises:
-                self._lengths = [len(text) for text in self._stays]
-                self._samples = self._places[self._changing]
+                self._cut(surprises)
             self._values = self._values.copy()
             self._values[self._samples] = values
             self._left -= 1
@@ -147,6 +145,23 @@ class _Shape:
         known = self._exposed
         values = self._values if self._first is None else self._values[self._first]
         return Exposed(known.labels, values, None, known.meta, known.duplicates)
+
+    def _cut(self, surprises: list[tuple[int, list[bytes], list[int]]]) -> None:
+        """Have the values of more lines stand for themselves: place, parts and lines of each text that is cut."""
+        stays: list[bytes] = []
+        changing: list[int] = []
+        done = 0
+        for place, pieces, lines in surprises:
+            stays += self._stays[done:place]
+            stays += pieces
+            changing += self._changing[done:place]
+            changing += lines
+            changing += self._changing[place : place + 1]
+            done = place + 1
+        self._stays = stays + self._stays[done:]
+        self._changing = changing + self._changing[done:]
+        self._lengths = [len(text) for text in self._stays]
+        self._samples = self._places[self._changing]
 
     def _surprise(
         self,
@@ -181,8 +196,7 @@ class _Shape:
         if not body.startswith(part, at):
             return -1
         pieces.append(b"\n".join([*same, part]))
-        one = self._shared.texts
-        surprises.append((number, [one.get(text) or one.put(text, text) for text in pieces], lines))
+        surprises.append((number, [self._shared.text(text) for text in pieces], lines))
         return at + len(part)
 
 
@@ -241,6 +255,12 @@ class Shared:
         self.series = Pool[tuple[str, bytes], tuple[bytes, Labels]](most)
         """By special label and text: the text and what it means."""
         self.comments = Pool[tuple[Format, bytes], Help | Type | Unit](most)
+
+    def text(self, text: bytes) -> bytes:
+        """`text`, or an equal one that was given before."""
+        if len(text) > LONGEST_SHARED:
+            return text
+        return self.texts.get(text) or self.texts.put(text, text)
 
 
 @dataclass(slots=True)
@@ -316,7 +336,7 @@ class LineParser:
                         special = FAMILY_LABEL.get(entry.type, "")
                     if isinstance(entry, Help | Type | Unit):
                         note(meta, entry)
-                        if next_index == index + 1 and line[:1] == b"#":
+                        if next_index == index + 1 and line[:1] == b"#" and len(line) <= LONGEST_SHARED:
                             self.shared.comments.put((form, line), entry)
                     if heads is not None:
                         heads.extend([_NO_HEAD] * (next_index - index))
@@ -355,7 +375,9 @@ class LineParser:
             labels = simple_series(head[:-1], special)
             if labels is None:
                 return None
-            found = self.shared.series.put((special, head), (head, labels))
+            found = head, labels
+            if len(head) <= LONGEST_SHARED:
+                self.shared.series.put((special, head), found)
         if self._cached >= MAX_CACHED_SERIES:
             self._known.clear()
             self._cached = 0

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import random
 from base64 import b64decode
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import ExpositionError
-from common.exposition.lines import RELEARN, LineParser, Pool, Shared
+from common.exposition.lines import LONGEST_SHARED, RELEARN, LineParser, Pool, Shared
 from common.exposition.parse import Format, Series, parse
 from common.labels import Labels
 
@@ -131,7 +132,7 @@ def test_a_changed_help_text_is_noticed() -> None:
             st.sampled_from(["", "# HELP b x\n# TYPE b histogram\n", "# HELP b y\n"]),
             st.lists(st.sampled_from(["1", "2.5", "1e3", "-0", ".5", "1e999", "NaN", "+Inf", "x", "1 7"]), max_size=3),
         ),
-        max_size=RELEARN + 12,
+        max_size=12,
     )
 )
 def test_parsers_that_share_give_what_the_exact_parser_gives(scrapes: list[tuple[int, str, list[str]]]) -> None:
@@ -148,6 +149,33 @@ def test_values_that_come_and_go_are_right_beyond_the_time_that_changes_are_reme
         values = [float(scrape), float(scrape // 7), 5.0, float(scrape == RELEARN)]
         body = "".join(f"a{at} {value}\n" for at, value in enumerate(values))
         assert parser.parse(body.encode(), Format.TEXT).values.tolist() == values
+
+
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_any_values_may_change_at_any_time(end: bytes) -> None:
+    rng = random.Random(7)
+    shared = Shared(64)
+    parsers = [LineParser(shared) for _ in range(3)]
+    values = [[float(at) for at in range(300)] for _ in parsers]
+    for scrape in range(60):
+        which = scrape % len(parsers)
+        for at in rng.sample(range(300), rng.choice([0, 1, 2, 40])) + [299] * (scrape % 5 == 0):
+            values[which][at] = rng.choice([rng.random(), float(rng.randrange(10**9)), 0.0, -1e-7])
+        text = "".join(f"# HELP a{at} b\na{at} {value!r}\n" for at, value in enumerate(values[which]))
+        body = text.encode().removesuffix(b"\n") + end
+        assert parsers[which].parse(body, Format.TEXT).values.tolist() == values[which]
+
+
+def test_long_texts_are_not_remembered_for_other_targets() -> None:
+    shared = Shared()
+    label = b"x" * LONGEST_SHARED
+    for value in (b"1", b"2", b"3"):
+        body = b"# HELP a " + label + b'\na{b="' + label + b'"} ' + value + b"\n# TYPE c gauge\nc 1\n"
+        assert fast(LineParser(shared), body, Format.TEXT) == exact(body, Format.TEXT)
+    assert shared.comments.get((Format.TEXT, b"# HELP a " + label)) is None
+    assert shared.comments.get((Format.TEXT, b"# TYPE c gauge")) is not None
+    assert shared.series.get(("", b"c ")) is not None
+    assert shared.series.get(("", b'a{b="' + label + b'"} ')) is None
 
 
 def test_equal_targets_share_their_label_sets_and_metadata() -> None:
