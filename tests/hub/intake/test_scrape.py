@@ -6,7 +6,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry
 
 from common.config import load
+from common.exposition.lines import Shared
 from common.exposition.protobuf_encode import exposition
 from common.histogram import FloatHistogram, ResetHint, side
 from common.labels import Labels, Matcher, MatchType
@@ -29,7 +30,8 @@ from hub.config import HubConfig
 from hub.discovery.static import JobTargets, Target, targets
 from hub.intake.commit import Committer
 from hub.intake.http import session
-from hub.intake.scrape import ScrapeManager, TargetScraper, rename
+from hub.intake.moments import Moments, offset
+from hub.intake.scrape import ScrapeManager, TargetScraper, rename, target_id
 from hub.metrics import IntakeMetrics
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
@@ -124,8 +126,10 @@ async def rig(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Rig]:
         app.router.add_get("/metrics", exporter.answer)
         server = await stack.enter_async_context(TestServer(app, host="127.0.0.1"))
 
+        moments, shared = Moments(clock), Shared()
+
         def make(target: Target, zeros: bool = False) -> TargetScraper:
-            return TargetScraper(target, store, http, lane, committer, clock, metrics, zeros)
+            return TargetScraper(target, store, http, lane, committer, clock, metrics, zeros, moments, shared)
 
         yield Rig(store, clock, stack, exporter, f"127.0.0.1:{server.port}", make, lane)
 
@@ -335,6 +339,39 @@ async def test_the_manager_scrapes_each_target_on_its_ticks_and_drops_those_remo
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_a_target_that_hangs_does_not_hold_up_the_others_of_its_moment(rig: Rig) -> None:
+    hold = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.query["who"] != "quick":
+            await hold.wait()
+        return web.Response(body=b"a 1\n", headers={"Content-Type": TEXT})
+
+    def moment(target: Target) -> int:
+        return offset(int.from_bytes(target_id(target)[:8], "big"), target.interval)
+
+    rig.exporter.handler = answer
+    quick = rig.target("scrape_interval: 60s, scrape_timeout: 60s, params: {who: [quick]}")
+    others = (replace(quick, url=quick.url.replace("quick", f"slow{number}")) for number in range(10_000))
+    slow = next(target for target in others if moment(target) == moment(quick))
+    scrapers = [rig.make(target) for target in (slow, quick)]
+    tasks = [asyncio.create_task(scraper.run()) for scraper in scrapers]
+    try:
+        await settle()
+        await rig.clock.advance(60)
+        await rig.until(lambda: scrapers[1].state.ok is True)
+        assert scrapers[0].state.ok is None
+        hold.set()
+        await rig.until(lambda: scrapers[0].state.ok is True)
+        at = scrapers[0].state.last_scrape
+        assert at is not None
+        assert (at, at % 60_000) == (scrapers[1].state.last_scrape, moment(quick))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 PROTOBUF = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
