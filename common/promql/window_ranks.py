@@ -105,8 +105,79 @@ def median_deviations(values: Floats, lo: Index, hi: Index) -> Floats:
     return out
 
 
-def regressions(values: Floats, times: Times, lo: Index, hi: Index, at: Times | None) -> tuple[Floats, Floats]:
-    """Least-squares slope (per second) and value at time `at` (ms [K]; None: at the first sample) of each window."""
+def regressions(
+    values: Floats, table: Times, lo: Index, hi: Index, at: Times | None, line_of: NDArray[np.intp] | None = None
+) -> tuple[Floats, Floats]:
+    """Least-squares slope (per second) and value at time `at` (ms [K]; None: at the first sample) of each window.
+
+    Rows share the times `table` [T], or have times [S, T] of their own, or row s has `table[line_of[s]]` [L, T].
+    """
+    shape = (len(values), len(lo))
+    slope, intercept = np.empty(shape), np.empty(shape)
+    shared = table.ndim == 1
+    with np.errstate(invalid="ignore"):
+        calm = np.abs(values).max(axis=1, initial=0.0) < _CALM
+    wild = np.flatnonzero(~calm)
+    if len(wild):
+        times = table if shared else table[wild if line_of is None else line_of[wild]]
+        slope[wild], intercept[wild] = _wild_regressions(values[wild], times, lo, hi, at)
+    lines = np.zeros(len(values), np.intp) if shared else np.arange(len(values)) if line_of is None else line_of
+    # Weights depend on times alone: rows of one line share them.
+    order = np.argsort(np.where(calm, lines, -1), kind="stable")[len(wild) :]
+    begins = np.flatnonzero(np.diff(lines[order], prepend=-1))
+    for rows in np.split(order, begins[1:]) if len(order) else ():
+        times = table if shared else table[lines[rows[0]]]
+        slope[rows], intercept[rows] = _calm_regressions(values[rows], times, lo, hi, at)
+    return slope, intercept
+
+
+_CALM = 1e300
+"""Rows that are finite and smaller than this have no sum or difference that overflows."""
+_LINE_CELLS = 1 << 15
+"""Weights are computed for about this many samples at once, so that they stay in the cache."""
+
+
+def _calm_regressions(values: Floats, times: Times, lo: Index, hi: Index, at: Times | None) -> tuple[Floats, Floats]:
+    """As `regressions`, for rows below _CALM with the times [T]."""
+    shape = (len(values), len(lo))
+    slope, intercept = np.empty(shape), np.empty(shape)
+    # Relative to a sample of the row, so that large values with small changes keep their digits.
+    risen = values - take(values, lo[:1])
+    changed = np.zeros(values.shape)
+    np.cumsum(values[:, 1:] != values[:, :-1], axis=1, dtype=np.float64, out=changed[:, 1:])
+    size = np.maximum(hi - lo, 1)
+    width = int(size.max())
+    offsets = np.arange(width)
+    per_step = max(1, _LINE_CELLS // width)
+    with np.errstate(all="ignore"):
+        for k in range(0, len(lo), per_step):
+            part = slice(k, k + per_step)
+            n = size[part]
+            index = np.minimum(lo[part, None] + offsets, values.shape[1] - 1)
+            origin = at_times(times, lo[part])
+            weights = np.empty((len(n), width, 2))
+            seconds, ones = weights[:, :, 0], weights[:, :, 1]
+            np.divide(times[index] - origin[:, None], 1000.0, out=seconds)
+            ones[:] = 1.0
+            short = np.flatnonzero(n < width)
+            if len(short):
+                weights[short] *= (offsets < n[short, None])[:, :, None]
+            mean_time = seconds.sum(axis=1) / n
+            spread = np.einsum("kw,kw->k", seconds, seconds) - n * mean_time * mean_time
+            # [k, s, w] @ [k, w, 2]: sums of the samples times their seconds, and of the samples.
+            sums = np.matmul(np.take(risen, index, axis=1).transpose(1, 0, 2), weights).transpose(2, 1, 0)
+            part_slope = (sums[0] - mean_time * sums[1]) / spread
+            mean_rise = sums[1] / n - take(risen, lo[part])
+            when = (0.0 if at is None else (at[part] - origin) / 1000.0) - mean_time
+            head = take(values, lo[part])
+            constant = take(changed, lo[part] + n - 1) == take(changed, lo[part])
+            slope[:, part] = np.where(constant, 0.0, part_slope)
+            intercept[:, part] = np.where(constant, head, head + (mean_rise + part_slope * when))
+    return slope, intercept
+
+
+def _wild_regressions(values: Floats, times: Times, lo: Index, hi: Index, at: Times | None) -> tuple[Floats, Floats]:
+    """As `regressions`, for rows of any values with times [T] or [S, T]: an infinite sample's sums are NaN."""
     shape = (len(values), len(lo))
     slope, intercept = np.empty(shape), np.empty(shape)
     own = times.ndim > 1

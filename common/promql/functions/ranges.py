@@ -91,11 +91,11 @@ def _irate(w: Window) -> Floats:
 
 
 def _deriv(w: Window) -> Floats:
-    return window_ranks.regressions(w.values, w.times, w.lo, w.hi, None)[0]
+    return window_ranks.regressions(w.values, w.table, w.lo, w.hi, None, w.line_of)[0]
 
 
 def _predict_linear(w: Window) -> Floats:
-    slope, value = window_ranks.regressions(w.values, w.times, w.lo, w.hi, w.steps)
+    slope, value = window_ranks.regressions(w.values, w.table, w.lo, w.hi, w.steps, w.line_of)
     with np.errstate(invalid="ignore"):
         return slope * w.args[0] + value
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.promql import window_sums, windows
+from common.promql import window_ranks, window_sums, windows
 from common.promql.functions.ranges import RANGE_FUNCTIONS, Window
 from tests.promql import oracle
 
@@ -150,3 +150,25 @@ def test_sum_of_tenths_is_compensated():
 def test_variance_of_equal_values_is_zero():
     values = np.full((1, 50), 1.33)
     assert window_sums.variances(values, np.array([0]), np.array([50])).tolist() == [[0.0]]
+
+
+def test_regressions_of_rows_on_shared_lines_equal_those_of_each_row_and_infinite_rows_stay_apart():
+    rng = np.random.default_rng(5)
+    table = 1_000 * np.cumsum(rng.integers(1, 30, (3, 200)), axis=1) + rng.integers(0, 999, (3, 1))
+    line_of = np.array([2, 0, 0, 1, 2, 1, 0])
+    values = rng.normal(1e10, 5.0, (7, 200))
+    values[1, 50:120] = 7.0
+    values[3] *= 1e291
+    values[4, 60] = np.inf
+    values[5, 90] = np.nan
+    lo = np.arange(0, 190, 5)
+    hi = np.minimum(lo + rng.integers(2, 40, len(lo)), 200)
+    at = table[0, lo] + 12_345
+    slope, value = window_ranks.regressions(values, table, lo, hi, at, line_of)
+    for row, line in enumerate(line_of):
+        one = values[row : row + 1]
+        alone_slope, alone_value = window_ranks._wild_regressions(one, table[line], lo, hi, at)
+        np.testing.assert_allclose(slope[row], alone_slope[0], rtol=1e-7, atol=1e-9 * np.nanmax(np.abs(alone_slope)))
+        np.testing.assert_allclose(value[row], alone_value[0], rtol=1e-12)
+    assert (slope[1, (lo >= 50) & (hi <= 120)] == 0).all()
+    assert np.isnan(slope[4, (lo <= 60) & (hi > 60)]).all()
