@@ -183,7 +183,8 @@ class RuleManager:
         self._around = Surroundings(self._options.external_labels, self._options.external_url)
         self._metrics = RuleMetrics(registry)
         self._slots: dict[str, _GroupSlot] = {}
-        self._retired: list[RowWriter] = []
+        self._retired: dict[str, list[RowWriter]] = {}
+        """Writers of rules that are gone, by their group's key, whose series have yet to end."""
         self._changed = asyncio.Event()
         self._on_events = on_events or (lambda events: None)
 
@@ -195,7 +196,9 @@ class RuleManager:
             slots[group.key] = self._slot(group, old)
         for key, old in self._slots.items():
             kept = {id(each.writer) for each in slots[key].rules} if key in slots else set()
-            self._retired.extend(each.writer for each in old.rules if id(each.writer) not in kept)
+            retired = [each.writer for each in old.rules if id(each.writer) not in kept]
+            if retired:
+                self._retired.setdefault(key, []).extend(retired)
             if key not in slots:
                 self._metrics.forget(key)
         self._slots = slots
@@ -256,20 +259,39 @@ class RuleManager:
         return [alert.labels for alert in self.alerts() if alert.state is AlertState.FIRING]
 
     async def run(self) -> None:
-        """Evaluate until cancelled; follows `apply` at once."""
-        while True:
-            self._changed.clear()
-            await self._end_retired()
-            async with asyncio.TaskGroup() as tasks:
-                loops = [tasks.create_task(self._keep(slot), name=f"rules {key}") for key, slot in self._slots.items()]
+        """Evaluate until cancelled; follows `apply` at once, in groups that changed once their evaluation has ended."""
+        running: dict[str, tuple[_GroupSlot | None, asyncio.Task[None]]] = {}
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._changed.clear()
+                running = {key: each for key, each in running.items() if not each[1].done()}
+                for key in dict.fromkeys((*running, *self._retired, *self._slots)):
+                    slot = self._slots.get(key)
+                    old, before = running.get(key, (None, None))
+                    if before is not None:
+                        if old is slot:
+                            continue
+                        before.cancel()
+                    running[key] = slot, tasks.create_task(self._follow(key, slot, before), name=f"rules {key}")
                 await self._changed.wait()
-                for task in loops:
-                    task.cancel()
 
-    async def _end_retired(self) -> None:
-        retired, self._retired = self._retired, []
-        for writer in retired:
-            await self._off_loop(writer.stale_all, self._clock.now())
+    async def _follow(self, key: str, slot: _GroupSlot | None, before: asyncio.Task[None] | None) -> None:
+        """Take over from what kept the group so far: end the series of rules that are gone, and keep the others."""
+        if before is not None:
+            try:
+                await asyncio.wait([before])
+            except asyncio.CancelledError:
+                # Whoever comes next must not begin before it has ended either.
+                await asyncio.wait([before])
+                raise
+        while retired := self._retired.get(key):
+            try:
+                await self._off_loop(retired.pop().stale_all, self._clock.now())
+            except BrambleError as err:
+                _log.warn("series of a rule that is gone could not be ended", group=key, error=err)
+        self._retired.pop(key, None)
+        if slot is not None:
+            await self._keep(slot)
 
     async def _keep(self, slot: _GroupSlot) -> None:
         """One group's loop: aligned ticks of the wall clock, also after it was stepped."""

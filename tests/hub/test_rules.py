@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from common.labels import Labels, Matcher, MatchType
 from common.promql.engine import Engine, EngineOptions
 from common.rules.alerting import Change, Event
 from common.rules.loader import load_rules
-from common.rules.model import AlertState
+from common.rules.model import AlertState, RecordingRule
 from common.sample import STALE_NAN, Millis
 from common.testing import FakeClock
 from common.tsdb.memory import MemoryQuerier, read_all
@@ -56,8 +56,6 @@ class InlineExecutor(Executor):
     """Runs jobs where they are submitted, so that a fake clock sees them end at once."""
 
     def submit(self, fn, /, *args, **kwargs):
-        from concurrent.futures import Future
-
         future: Future = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -290,6 +288,69 @@ async def test_the_series_of_a_removed_group_end(clock: FakeClock) -> None:
         await clock.advance(1)
     assert world.stored("doubled")['doubled{instance="a"}'][-1][1] is None
     assert world.manager.groups() == []
+
+
+class SlowExecutor(InlineExecutor):
+    """Has the query of the rule `slow` take until it is told."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        if not (args and isinstance(args[0], RecordingRule) and args[0].record == "slow"):
+            return super().submit(fn, *args, **kwargs)
+        future: Future = Future()
+        self.waiting.append(lambda: super(SlowExecutor, self).submit(fn, *args).add_done_callback(_pass_to(future)))
+        return future
+
+
+def _pass_to(future: Future) -> Callable[[Future], None]:
+    return lambda done: future.set_result(done.result())
+
+
+TWO = """
+groups:
+- name: slow
+  interval: 10s
+  rules: [{record: slow, expr: up}]
+- name: quick
+  interval: 10s
+  rules: [{record: quick, expr: EXPR}]
+"""
+
+
+async def test_a_reload_waits_for_no_group_that_is_being_evaluated(clock: FakeClock) -> None:
+    world = World(clock, TWO.replace("EXPR", "up"))
+    executor = world.manager._executor = SlowExecutor()
+    world.store.add(UP, clock.now(), 3.0)
+    async with world.running():
+        await clock.advance(10)
+        assert len(executor.waiting) == 1
+        # One group changes, one is gone; what it evaluates meanwhile goes on.
+        world.manager.apply(load_rules(TWO.replace("EXPR", "up * 2"), "r.yml")[1:])
+        await clock.advance(20)
+        assert [value for _, value in world.stored("quick")['quick{instance="a"}']][-2:] == [6.0, 6.0]
+        executor.waiting[0]()
+        await clock.advance(1)
+        # Its series end only now that nothing can write them any more.
+        assert [value for _, value in world.stored("slow")['slow{instance="a"}']] == [3.0, None]
+
+
+async def test_a_changed_group_is_evaluated_again_once_its_last_evaluation_has_ended(clock: FakeClock) -> None:
+    world = World(clock, TWO.replace("EXPR", "up"))
+    executor = world.manager._executor = SlowExecutor()
+    world.store.add(UP, clock.now(), 3.0)
+    async with world.running():
+        await clock.advance(10)
+        for expr in ("up * 2", "up * 3"):
+            world.manager.apply(load_rules(TWO.replace("expr: up}", f"expr: {expr}}}", 1), "r.yml"))
+            await clock.advance(10)
+        assert len(executor.waiting) == 1
+        executor.waiting.pop()()
+        await clock.advance(10)
+        executor.waiting.pop()()
+        await clock.advance(1)
+        assert [value for _, value in world.stored("slow")['slow{instance="a"}']] == [3.0, 9.0]
 
 
 async def test_a_group_is_evaluated_at_aligned_ticks(clock: FakeClock) -> None:
