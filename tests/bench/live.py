@@ -128,6 +128,10 @@ def rounds(args: argparse.Namespace, feed: Feed, started: list[Server], queries:
     found: Timings = {}
     for number in range(args.rounds + 1):
         feed.to(args.packed + args.raw + number - 1)
+        for server in started:
+            # Servers close connections on which nothing was asked for long.
+            server.connection.close()
+            server.call("/api/v1/query", {"query": "1"})
         for shape in shapes(feed.end()):
             for name, query in queries.items():
                 repeats = args.repeats if not shape.ranged else 1
