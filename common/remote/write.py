@@ -40,6 +40,8 @@ MAX_BUCKETS = 1 << 22
 """Buckets of all native histograms of a request."""
 MAX_CACHED_SERIES = 100_000
 """Label sets that a Decoder remembers by a digest of their bytes; those not asked for lately go first."""
+MAX_PAIRS = 1 << 16
+"""Labels that it remembers by their bytes; beyond, as where each series has one of its own, it starts over."""
 
 # Samples are taken in runs of equal layout, at most _MAX_RUN looked at together so that time stays linear whatever
 # comes; a run shorter than _MIN_RUN isn't worth it, and _SINGLES samples are then taken one by one before the next try.
@@ -195,7 +197,7 @@ class Decoder:
             return None
         known = self._checked(_valid_labels(pairs))
         self._remember(key, known)
-        if len(self._pairs) > self._max:
+        if len(self._pairs) > MAX_PAIRS:
             self._pairs = {}
         return known
 
@@ -204,7 +206,7 @@ class Decoder:
 
     def _read_pairs(self, data: bytes, at: int, end: int) -> list[tuple[str, str]]:
         """Labels in data[at:end], where nothing but labels stands."""
-        if len(self._pairs) > self._max:
+        if len(self._pairs) > MAX_PAIRS:
             self._pairs = {}
         pairs: list[tuple[str, str]] = []
         get = self._pairs.get

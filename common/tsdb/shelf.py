@@ -82,7 +82,7 @@ class Shelf:
             prints[at : at + len(entry.row)] = known.prints(nothing)[entry.row]
         prints += np.array([each.print for each in targets], np.uint64)[target]
         series: NDArray[np.int32] | None = None
-        if not all(_counts_up(entry.series) for entry in entries):
+        if not all(len(entry.series) == len(entry.row) and _counts_up(entry.series) for entry in entries):
             series = np.empty(int(place_at[-1]), np.int32)
             for place, first, entry in zip(place_at.tolist(), series_at.tolist(), entries, strict=False):
                 series[place : place + len(entry.series)] = entry.series + first

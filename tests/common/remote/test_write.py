@@ -332,3 +332,12 @@ def test_counts_of_another_wire_type_are_refused(field: int) -> None:
     other = write_int(field, 5) if field in (10, 13, 16) else write_double(field, 5.0)
     with pytest.raises(WireError, match=f"field {field} has wire type"):
         decode(series(UP, write_bytes(4, other)))
+
+
+def test_labels_of_their_own_are_not_remembered_without_end(monkeypatch):
+    monkeypatch.setattr("common.remote.write.MAX_PAIRS", 10)
+    decoder = Decoder()
+    for number in range(100):
+        labels = {"__name__": "a", "path": str(number), "long": "x" * 200 * (number % 2)}
+        assert decoder.decode_v1(series(labels, sample(1, 1_700_000_000_000))).series == [Labels.of(labels)]
+        assert len(decoder._pairs) <= 13
