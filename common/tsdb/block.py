@@ -242,6 +242,10 @@ class Block:
         shelf: Shelf = found
         return shelf
 
+    def opened(self) -> Shelf:
+        """Its index, which is not read again while somebody holds it. FormatError if it is damaged."""
+        return self._open()
+
     def close(self) -> None:
         """Release the file at once (else with the last reference); idempotent."""
         self._closer()

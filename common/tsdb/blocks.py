@@ -28,6 +28,8 @@ WINDOW = 2 * HOUR
 DAY = 24 * HOUR
 MAX_PER_WINDOW = 8
 """Blocks of two hours, cut early for want of memory, before they are merged."""
+MAX_HELD = 12
+"""Blocks whose indexes stay open while they are merged."""
 DELETIONS = "deletions"
 DAY_SHAPE = Shape(rows=32, slots=1920)
 
@@ -200,7 +202,11 @@ class Blocks:
         last = max(block.max for block in chosen)
         # What one block says of the log up to its own last time, it says of all blocks that end before.
         log = max(block.footer.log for block in self.current if block.max >= last)
-        self.swap(self.write(origins, meta, log=log, rank=rank, shape=shape), chosen)
+        # Each batch of metrics asks all of them: the first stay open, be there room for all or not.
+        held = [block.opened() for block in chosen[:MAX_HELD]]
+        paths = self.write(origins, meta, log=log, rank=rank, shape=shape)
+        held.clear()
+        self.swap(paths, chosen)
 
     def drop(self, unneeded: Callable[[Block], bool]) -> int:
         """Remove blocks; how many."""

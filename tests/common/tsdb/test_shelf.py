@@ -9,14 +9,17 @@ from common.frames.model import SourceId
 from common.labels import Labels, Matcher, MatchType
 from common.sample import Millis
 from common.testing import FakeClock
-from common.tsdb.blocks import DAY, WINDOW
+from common.tsdb.block import BlockIndex
+from common.tsdb.blocks import DAY, DAY_SHAPE, WINDOW
 from common.tsdb.build import BATCH_CELLS, ROW_CELLS, _batches
 from common.tsdb.cache import DecodeCache
 from common.tsdb.cut import HeadOrigin
 from common.tsdb.histograms import Histograms
+from common.tsdb.index import Interner
 from common.tsdb.loose import Loose
 from common.tsdb.memory import read_all
 from common.tsdb.options import StoreOptions
+from common.tsdb.shelf import Shelf
 from common.tsdb.store import Store
 from common.tsdb.writer import SourceWriter
 
@@ -120,3 +123,23 @@ def test_a_batch_is_bounded_by_rows_where_samples_are_few() -> None:
     batches = list(_batches(many))
     assert len(batches) == 50 // (BATCH_CELLS // (ROW_CELLS * 4000 + 4000)) + 1
     assert frozenset().union(*(names for names, _, _ in batches)) == set(many)
+
+
+def test_a_merge_reads_each_index_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = filled(tmp_path, 0)
+    expected = answers(store)
+    loads: list[int] = []
+    load = Shelf.of
+
+    def counted(index: BlockIndex, interner: Interner) -> Shelf:
+        loads.append(len(index.metrics))
+        return load(index, interner)
+
+    monkeypatch.setattr("common.tsdb.build.BATCH_CELLS", 1)
+    monkeypatch.setattr(Shelf, "of", counted)
+    store._blocks._rewrite(list(store.blocks), lambda metric: [], DAY_SHAPE)
+    # Three to merge, one that was made.
+    assert len(loads) <= 4
+    assert len(store.blocks) == 1
+    assert answers(store) == expected
+    store.close()
