@@ -43,14 +43,6 @@ class MemoryQuerier:
             else:
                 del self._series[labels]
 
-    def shift(self, labels: Labels, timestamp: int, by: int) -> None:
-        """Move one sample in time, if it is there."""
-        value = self._series.get(labels, {}).pop(timestamp, None)
-        if value is not None:
-            self.add(labels, timestamp + by, value)
-        if not self._series.get(labels, True):
-            del self._series[labels]
-
     def samples(self) -> dict[Labels, list[tuple[int, float]]]:
         """Everything stored, by series, in order of time."""
         return {labels: sorted(samples.items()) for labels, samples in self._series.items()}
