@@ -25,6 +25,9 @@ from common.units import format_duration
 MAX_LINE = 100
 """Pretty printing splits expressions whose text is longer."""
 
+QUOTED_LABELS = frozenset({"inf", "nan", "without"})
+"""Names that the grammar takes for something else where a list of labels stands."""
+
 
 def to_text(expr: Expr) -> str:
     """The canonical text, as Prometheus prints it: one line; parses to an equal tree."""
@@ -139,7 +142,9 @@ class _Pretty:
 
 
 def _labels(names: Iterable[str]) -> str:
-    return ", ".join(name if is_legacy_label_name(name) else quote(name) for name in names)
+    return ", ".join(
+        name if is_legacy_label_name(name) and name.lower() not in QUOTED_LABELS else quote(name) for name in names
+    )
 
 
 def _aggregation(expr: Aggregate) -> str:

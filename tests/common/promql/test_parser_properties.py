@@ -131,6 +131,8 @@ def test_the_printed_text_parses_to_the_same_tree(query):
 
 @settings(max_examples=40, deadline=None)
 @given(QUERIES)
+@example("""(offset) + ignoring ("INF", "nan") (up)""")
+@example("""sum by ("without", "by", "1") (up)""")
 def test_the_pretty_text_parses_to_the_same_tree(query):
     tree = parse(query, FEATURES)
     assert to_text(parse(to_pretty_text(tree), FEATURES)) == to_text(tree)
