@@ -464,9 +464,11 @@ class TargetScraper:
             self._stamped.forget()
 
     def _store_failure(self, at: Millis, duration: float, scraped: int) -> None:
+        # One failure costs no other schema: mostly the target is back with the next scrape.
+        meta = self._layout.meta if self._layout.known else REPORT_META
         self._layout.known = frozenset()
         self._layout.exposed = ()
-        self._writer.write_columns(at, self._reports, np.array(self._report(0, duration, scraped, 0, 0)), REPORT_META)
+        self._writer.write_columns(at, self._reports, np.array(self._report(0, duration, scraped, 0, 0)), meta)
 
     @staticmethod
     def _report(up: int, duration: float, scraped: int, kept: int, added: int) -> list[float]:

@@ -341,6 +341,29 @@ async def test_the_manager_scrapes_each_target_on_its_ticks_and_drops_those_remo
         await asyncio.wait([task])
 
 
+async def test_a_scrape_that_fails_once_needs_no_schema_of_its_own_but_an_outage_a_small_one(rig: Rig) -> None:
+    scraper = rig.scraper()
+    body = "# TYPE a gauge\n" + "".join(f'a{{n="{n}"}} {n}\n' for n in range(20))
+    await rig.scrape(scraper, body)
+    rig.exporter.status = 500
+    await rig.scrape(scraper)
+    rig.exporter.status = 200
+    assert await rig.scrape(scraper, body) == ""
+    assert rig.store.stats().schemas == 1
+    assert rig.stored("up") == [(2, 1.0, {}), (1, 0.0, {}), (0, 1.0, {})]
+    assert [sample for sample in rig.stored("a") if sample[2] == {"n": "7"}] == [
+        (2, 7.0, {"n": "7"}),
+        (1, None, {"n": "7"}),
+        (0, 7.0, {"n": "7"}),
+    ]
+    rig.exporter.status = 500
+    for _ in range(3):
+        await rig.scrape(scraper)
+    assert rig.store.stats().schemas == 2
+    assert rig.latest("a") is None
+    assert rig.latest("up") == 0.0
+
+
 async def test_a_target_that_hangs_does_not_hold_up_the_others_of_its_moment(rig: Rig) -> None:
     hold = asyncio.Event()
 
