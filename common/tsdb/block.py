@@ -326,11 +326,14 @@ class Block:
             values = self._group(offset, length).decode()
             return values, values.nbytes
 
+        def few() -> tuple[NDArray[np.float64], int]:
+            values = self._group(offset, length).decode(rows)
+            return values, values.nbytes
+
         key = (self._serial, "values", offset)
-        whole: NDArray[np.float64] | None = self._cache.peek(key)
-        group = self._group(offset, length) if whole is None else None
-        if group is not None and 2 * len(rows) < group.rows:
-            return group.decode(rows)
+        if self._cache.peek(key) is None and 2 * len(rows) < self._group(offset, length).rows:
+            some: NDArray[np.float64] = self._cache.get((self._serial, "rows", offset, rows.tobytes()), few)
+            return some
         values: NDArray[np.float64] = self._cache.get(key, load)
         return values if len(rows) == len(values) and (np.diff(rows) == 1).all() else values[rows]
 
