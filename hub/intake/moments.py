@@ -9,14 +9,13 @@ import asyncio
 from common.clock import Clock
 from common.sample import Millis
 
-GRID_MS = 250
-LEAST_MOMENTS = 4
-"""Moments of an interval that is shorter than so many times the grid."""
+MOMENTS = 10
+"""Moments of an interval. More spread the work better and share less of it."""
 
 
 def offset(key: int, interval: int) -> int:
     """Where in its interval (both ms) a target is scraped; `key` is any number of the target that stays the same."""
-    grid = max(1, min(GRID_MS, interval // LEAST_MOMENTS))
+    grid = max(1, interval // MOMENTS)
     return key % interval // grid * grid
 
 

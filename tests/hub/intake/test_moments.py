@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from common.testing import FakeClock, settle
-from hub.intake.moments import GRID_MS, LEAST_MOMENTS, Moments, offset
+from hub.intake.moments import MOMENTS, Moments, offset
 
 START = 1_700_000_000_000
 
@@ -18,8 +18,7 @@ def clock() -> FakeClock:
 @pytest.mark.parametrize("interval", [1, 3, 100, 1_000, 1_300, 15_000, 60_000])
 def test_offsets_spread_over_the_interval_on_a_grid(interval: int) -> None:
     found = {offset(key * 7_919, interval) for key in range(20_000)}
-    grid = max(1, min(GRID_MS, interval // LEAST_MOMENTS))
-    assert found == set(range(0, interval, grid))
+    assert found == set(range(0, interval, max(1, interval // MOMENTS)))
 
 
 async def test_who_waits_for_a_moment_wakes_in_it_with_one_time(clock: FakeClock) -> None:
