@@ -68,7 +68,7 @@ def main() -> int:
             million = argparse.Namespace(prometheus=args.prometheus, hosts=args.hosts, rows=1000, slots=args.slots)
             table += storage_million.compare(million, folder)
         if "memory" in args.only:
-            sizes = ["--hosts=20", "--slots=100"] if args.quick else ["--hosts=100", "--slots=750", "--loose=200000"]
+            sizes = ["--hosts=20", "--slots=100"] if args.quick else ["--loose=200000", "--every=20"]
             command = [sys.executable, "-m", "tests.bench.storage_memory", "--bare", *sizes]
             done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
             table += done.stdout.splitlines()
