@@ -6,7 +6,6 @@ whole before anything of it is used: bytes that are broken anywhere give a WireE
 
 import operator
 import struct
-import sys
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -49,7 +48,6 @@ _MIN_RUN = 32
 _MIN_RUN_BYTES = 16 * _MIN_RUN
 _MAX_RUN = 2048
 _SINGLES = 64
-_WIDE = sys.hash_info.width >= 64
 _USUAL = 18
 """Bytes of a usual sample of our days, with tag and length."""
 _DOUBLE = struct.Struct("<d")
@@ -65,9 +63,9 @@ _TYPES = (
 )
 
 
-def _key(encoded: bytes) -> int | bytes:
-    """By what a label set is remembered, keyed by the process: it cannot be forged, and does not repeat by chance."""
-    return hash(encoded) if _WIDE else blake2b(encoded, digest_size=16).digest()
+def _key(encoded: bytes) -> bytes:
+    """By what a label set is remembered: two sets of one key would be one series unnoticed, so it is no short hash."""
+    return blake2b(encoded, digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +145,14 @@ class Decoder:
     def __init__(self, max_series: int = MAX_CACHED_SERIES, check: Callable[[Labels], str] = lambda labels: "") -> None:
         """`check` says what else is wrong with a label set: it is asked when one is met that is not remembered."""
         # Two generations: what is asked for moves to the young one, and once that is full the old one goes.
-        self._labels: dict[int | bytes, Labels | str] = {}
-        self._old: dict[int | bytes, Labels | str] = {}
+        self._labels: dict[bytes, Labels | str] = {}
+        self._old: dict[bytes, Labels | str] = {}
         self._pairs: dict[bytes, tuple[str, str]] = {}
         """Labels by their bytes: a fleet's series have most of them in common."""
         self._max = max_series
         self._check = check
 
-    def _remembered(self, key: int | bytes) -> "Labels | str | None":
+    def _remembered(self, key: bytes) -> "Labels | str | None":
         known = self._labels.get(key)
         if known is None:
             known = self._old.get(key)
@@ -162,7 +160,7 @@ class Decoder:
                 self._remember(key, known)
         return known
 
-    def _remember(self, key: int | bytes, known: "Labels | str") -> None:
+    def _remember(self, key: bytes, known: "Labels | str") -> None:
         self._labels[key] = known
         if len(self._labels) * 2 >= self._max:
             self._old, self._labels, self._pairs = self._labels, {}, {}
@@ -176,7 +174,7 @@ class Decoder:
             self._remember(key, known)
         return known
 
-    def _met(self, data: bytes, at: int, end: int, key: int | bytes) -> "Labels | str | None":
+    def _met(self, data: bytes, at: int, end: int, key: bytes) -> "Labels | str | None":
         """The label set in data[at:end], or what is wrong with it; None if something else or no whole label is there.
 
         WireError, as whoever reads the labels one after the other finds it.
