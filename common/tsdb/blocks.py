@@ -28,6 +28,8 @@ WINDOW = 2 * HOUR
 DAY = 24 * HOUR
 MAX_PER_WINDOW = 8
 """Blocks of two hours, cut early for want of memory, before they are merged."""
+MAX_PER_ENDED_WINDOW = 2
+"""The same once the two hours are over: each block has an index of its own, which queries want in memory."""
 MAX_HELD = 12
 """Blocks whose indexes stay open while they are merged."""
 DELETIONS = "deletions"
@@ -230,8 +232,8 @@ def plan(blocks: Sequence[tuple[int, int, int]], before: int) -> Iterator[tuple[
     """Merges worth doing, most pressing first: positions in `blocks` (min, max, bytes) and the shape of the result.
 
     `blocks` stand in order of rank, and what is merged has the lowest one. Blocks of one window that overlap in time,
-    or are many, are merged; then all of a day that ends before `before`, unless all but one are few and small. Nothing
-    is merged beyond 1 GiB.
+    or are many (fewer are once it ends before `before`), are merged; then all of a day that ends before `before`,
+    unless all but one are few and small. Nothing is merged beyond 1 GiB.
     """
     windows: dict[int, list[int]] = {}
     days: dict[int, list[int]] = {}
@@ -246,7 +248,8 @@ def plan(blocks: Sequence[tuple[int, int, int]], before: int) -> Iterator[tuple[
         worth = len(members) > 4 or sum(sizes[:-1]) * 8 > sizes[-1]
         if len(members) > 1 and worth and (day + 1) * DAY <= before and sum(sizes) < 1 << 30:
             yield members, DAY_SHAPE
-    for members in (run for window in windows.values() for run in _runs(window, blocks)):
+    for window, members in ((window, run) for window, each in windows.items() for run in _runs(each, blocks)):
+        most = MAX_PER_ENDED_WINDOW if (window + 1) * WINDOW <= before else MAX_PER_WINDOW
         overlapping = [
             i
             for i in members
@@ -254,7 +257,7 @@ def plan(blocks: Sequence[tuple[int, int, int]], before: int) -> Iterator[tuple[
         ]
         if len(overlapping) > 1:
             yield overlapping, Shape()
-        elif len(members) > MAX_PER_WINDOW and sum(blocks[i][2] for i in members) < 1 << 30:
+        elif len(members) > most and sum(blocks[i][2] for i in members) < 1 << 30:
             yield members, Shape()
 
 

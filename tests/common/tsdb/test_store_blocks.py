@@ -333,6 +333,14 @@ def test_late_blocks_beside_a_larger_one_are_merged_in_runs(store: Store) -> Non
     assert [members for members, _ in plan([early, whole, late, late, late], 0)] == [[2, 3, 4]]
 
 
+def test_blocks_of_a_window_that_is_over_are_merged_when_they_are_three() -> None:
+    blocks = [(DAY + at * HOUR // 4, DAY + at * HOUR // 4 + 10, 1) for at in range(3)]
+    over = DAY + 2 * HOUR
+    assert list(plan(blocks, over - 1)) == []
+    assert [members for members, _ in plan(blocks, over)] == [[0, 1, 2]]
+    assert list(plan(blocks[:2], over)) == []
+
+
 def test_samples_are_not_taken_for_those_of_blocks_where_the_log_was_lost(store: Store, clock: FakeClock) -> None:
     for at in range(3):
         store.append_loose(SOURCE, [(A, START + at, 1.0)])
