@@ -228,6 +228,8 @@ def test_a_lost_agent_is_still_down_after_the_hubs_restart(start: Start, tmp_pat
     wait_for(lambda: any(r["url"].endswith(f":{agent.port}") for r in agents(program)), "the agent")
     (row,) = [r for r in agents(program) if r["url"].endswith(f":{agent.port}")]
     wait_for(lambda: value(program, f'up{{instance="{row["instance"]}"}}') == 1, "up")
+    at = commits(program)
+    wait_for(lambda: commits(program) > at, "a commit: an agent that no disk knows of is forgotten")
     program.kill()
     agent.kill()
     program = hub(start, tmp_path / "hub", "--no-discovery.mdns", config=FAST).wait_ready()
