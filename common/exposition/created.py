@@ -34,14 +34,7 @@ class StartReader:
         seconds = np.append(found.values, 0.0)[self._of]
         with np.errstate(invalid="ignore", over="ignore"):
             ms = np.where(np.abs(seconds * 1000) < _FARTHEST, seconds * 1000, 0.0).astype(np.int64)
-        stamps = found.timestamps
-        return replace(
-            found,
-            labels=self._kept,
-            values=found.values[self._rest],
-            timestamps=None if stamps is None else [stamps[at] for at in self._rest.tolist()],
-            starts=ms,
-        )
+        return replace(found.only(self._rest, self._kept), starts=ms)
 
     def _plan(self, found: Exposed) -> None:
         kinds = {meta.name: meta.type for meta in found.meta if meta.type in SUFFIXES}

@@ -5,7 +5,7 @@ Same results and errors as `parse.py`, to which every unusual line goes (escapes
 
 import re
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -66,6 +66,17 @@ class Exposed:
     duplicates: int = 0
     histograms: Sequence[NativeSeries] = ()
     starts: NDArray[np.int64] | None = None
+
+    def only(self, rows: NDArray[np.intp], labels: Sequence[Labels]) -> "Exposed":
+        """Of the samples those at some places; `labels` are theirs, the same object as long as the places stay."""
+        stamps = self.timestamps
+        return replace(
+            self,
+            labels=labels,
+            values=self.values[rows],
+            timestamps=None if stamps is None else [stamps[at] for at in rows.tolist()],
+            starts=None if self.starts is None else self.starts[rows],
+        )
 
 
 class _Shape:

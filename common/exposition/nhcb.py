@@ -72,18 +72,8 @@ class Converter:
         if not self._places:
             return found
         made = [made for place in self._places if (made := _histogram(place, found)) is not None]
-        histograms = [*found.histograms, *made]
-        if self.keep or self._rest is None:
-            return replace(found, histograms=histograms)
-        stamps = found.timestamps
-        return replace(
-            found,
-            labels=self._kept,
-            values=found.values[self._rest],
-            timestamps=None if stamps is None else [stamps[at] for at in self._rest.tolist()],
-            histograms=histograms,
-            starts=None if found.starts is None else found.starts[self._rest],
-        )
+        rest = found if self.keep or self._rest is None else found.only(self._rest, self._kept)
+        return replace(rest, histograms=[*found.histograms, *made])
 
     def _plan(self, found: Exposed, natives: frozenset[Labels]) -> None:
         families = {meta.name for meta in found.meta if meta.type is MetricType.HISTOGRAM}

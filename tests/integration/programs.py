@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Protocol, TypeVar
 
 import pytest
@@ -142,3 +144,17 @@ def hub(start: Start, folder: Path, *flags: str, port: int = 0, config: str = ""
     file.write_text(config or "global: {}\n")
     command = [sys.executable, "-m", "hub.cli", f"--config.file={file}", f"--web.listen-address=127.0.0.1:{port}"]
     return start([*command, f"--storage.tsdb.path={folder / 'data'}", *flags], folder / "hub.log", port)
+
+
+@contextmanager
+def exporter_of(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """The port of an HTTP server on a thread, whose requests the handler answers."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -8,9 +8,8 @@ import os
 import time
 import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from common.ctl.client import Client
 from common.exposition.protobuf_encode import CONTENT_TYPE
 from common.remote.snappy import compress
 from common.wire import write_bytes, write_double, write_int, write_text, write_varint
-from tests.integration.programs import Running, Start, free_port, hub, needs, wait_for
+from tests.integration.programs import Running, Start, exporter_of, free_port, hub, needs, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -74,15 +73,8 @@ class _Exporter(BaseHTTPRequestHandler):
 @pytest.fixture
 def exporter() -> Iterator[int]:
     """The port of an exporter with a path for each format."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Exporter)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with exporter_of(_Exporter) as port:
+        yield port
 
 
 def both(start: Start, folder: Path, config: str, *flags: str, native: str = "") -> tuple[Running, Running | None]:

@@ -6,9 +6,8 @@ what the hub answers is looked at.
 
 import os
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ import pytest
 from common.ctl.client import Client
 from common.exposition.protobuf_encode import CONTENT_TYPE
 from common.wire import write_bytes, write_double, write_int, write_text, write_varint
-from tests.integration.programs import Start, free_port, hub, needs, wait_for
+from tests.integration.programs import Start, exporter_of, free_port, hub, needs, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -100,15 +99,8 @@ class _Exporter(BaseHTTPRequestHandler):
 @pytest.fixture
 def exporter() -> Iterator[int]:
     """The port of an exporter with a path for each format."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Exporter)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with exporter_of(_Exporter) as port:
+        yield port
 
 
 def config(port: int, native: str = "") -> str:
