@@ -185,10 +185,7 @@ class FloatHistogram:
 
         shown: dict[str, object] = {"count": sample_text(self.count), "sum": sample_text(self.sum)}
         buckets = []
-        plain = replace(self, zero_threshold=0.0, zero_count=0.0)
-        zero = Bucket(-self.zero_threshold, self.zero_threshold, self.zero_count, True, True)
-        negative = () if self.is_custom else (b for b in plain.buckets() if b.upper <= 0)
-        for bucket in (*negative, zero, *self.positive_buckets()):
+        for bucket in self.buckets():
             if bucket.count:
                 rule = (3 if bucket.upper_inclusive else 1) if bucket.lower_inclusive else 0
                 bounds = (sample_text(bucket.lower), sample_text(bucket.upper), sample_text(bucket.count))

@@ -125,6 +125,22 @@ def test_text_and_api_show_populated_buckets_from_low_to_high() -> None:
     }
 
 
+def test_the_api_shows_buckets_that_reach_into_the_zero_bucket_from_its_bound_on() -> None:
+    # What Prometheus 3.5 answers for these two.
+    wide = FloatHistogram(
+        schema=-4, count=18, sum=5, zero_count=2, zero_threshold=0.001, positive=side(0, [4, 4]), negative=side(0, [4, 4])
+    )
+    assert wide.to_api()["buckets"] == [
+        [1, "-65536", "-1", "4"],
+        [1, "-1", "-0.001", "4"],
+        [3, "-0.001", "0.001", "2"],
+        [0, "0.001", "1", "4"],
+        [0, "1", "65536", "4"],
+    ]
+    none_there = FloatHistogram(schema=-4, count=8, sum=5, zero_threshold=0.001, positive=side(0, [4, 4]))
+    assert none_there.to_api()["buckets"] == [[0, "0.001", "1", "4"], [0, "1", "65536", "4"]]
+
+
 def test_a_histogram_of_too_many_buckets_is_refused() -> None:
     with pytest.raises(FormatError, match="spans"):
         side(0, np.ones(MAX_BUCKETS + 1))
