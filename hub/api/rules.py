@@ -1,6 +1,6 @@
 """`rules` and `alerts`."""
 
-import base64
+import hashlib
 
 from aiohttp import web
 
@@ -66,7 +66,7 @@ def _labels_of(status: RuleStatus) -> Labels:
 
 
 def _token(status: GroupStatus) -> str:
-    return base64.urlsafe_b64encode(status.group.key.encode()).decode()
+    return hashlib.sha1(status.group.key.encode(), usedforsecurity=False).hexdigest()
 
 
 class _Filter:
@@ -114,7 +114,7 @@ async def rules(request: web.Request) -> web.StreamResponse:
             raise bad_parameter("group_limit", f"group_limit needs to be a valid number: {problem}") from None
         if limit <= 0:
             raise bad_parameter("group_limit", "group_limit needs to be greater than 0")
-    statuses = [status for status in request.app[STATE].rules.groups() if wanted.group(status)]
+    statuses = list(request.app[STATE].rules.groups())
     if token:
         tokens = [_token(status) for status in statuses]
         if token not in tokens:
@@ -124,7 +124,7 @@ async def rules(request: web.Request) -> web.StreamResponse:
     groups: list[dict[str, object]] = []
     data: dict[str, object] = {"groups": groups}
     filtered = bool(wanted.kind or wanted.names or wanted.sets)
-    for status in statuses:
+    for status in filter(wanted.group, statuses):
         chosen = [_rule(rule, hide not in ("true", "1", "t")) for rule in status.rules if wanted.rule(rule)]
         if not chosen and filtered:
             continue

@@ -141,6 +141,13 @@ async def test_rule_groups_are_paged_by_token(api: Api) -> None:
     assert "groupNextToken" not in second
 
 
+async def test_a_page_of_rule_groups_may_begin_at_one_that_its_filters_leave_out(api: Api) -> None:
+    api.views.group_rows = groups()
+    token = (await api.data("/api/v1/rules", group_limit="1"))["groupNextToken"]
+    data = await api.data("/api/v1/rules", **{"group_limit": "1", "group_next_token": token, "rule_group[]": "g"})
+    assert data == {"groups": []}
+
+
 @pytest.mark.parametrize(("limit", "problem"), [("x", "invalid syntax"), ("9" * 20, "value out of range")])
 async def test_a_group_limit_that_is_none_is_400(api: Api, limit: str, problem: str) -> None:
     said = f'group_limit needs to be a valid number: strconv.ParseInt: parsing "{limit}": {problem}'
