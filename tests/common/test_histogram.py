@@ -128,7 +128,13 @@ def test_text_and_api_show_populated_buckets_from_low_to_high() -> None:
 def test_the_api_shows_buckets_that_reach_into_the_zero_bucket_from_its_bound_on() -> None:
     # What Prometheus 3.5 answers for these two.
     wide = FloatHistogram(
-        schema=-4, count=18, sum=5, zero_count=2, zero_threshold=0.001, positive=side(0, [4, 4]), negative=side(0, [4, 4])
+        schema=-4,
+        count=18,
+        sum=5,
+        zero_count=2,
+        zero_threshold=0.001,
+        positive=side(0, [4, 4]),
+        negative=side(0, [4, 4]),
     )
     assert wide.to_api()["buckets"] == [
         [1, "-65536", "-1", "4"],

@@ -9,7 +9,8 @@ from common.histogram import FloatHistogram, side
 from common.labels import EMPTY, Labels
 from common.promql.promqltest_store import ScriptStore
 from common.sample import STALE_NAN
-from hub.api.federate import exposition, wants_protobuf
+from hub.api.escaping import Escaping, escape, negotiate
+from hub.api.federate import exposition
 from tests.hub.api.conftest import T0, Api
 
 
@@ -71,9 +72,37 @@ async def test_utf8_names_are_quoted_for_those_who_take_them_and_escaped_for_oth
     assert 'http_requests{a_b="c",instance=""} 1' in await text(api, '{"http.requests"}')
 
 
+@pytest.mark.parametrize(
+    ("name", "underscores", "dots", "values"),
+    [
+        ("a_b:c", "a_b:c", "a_b:c", "a_b:c"),
+        ("a.b_c", "a_b_c", "a_dot_b__c", "U__a_2e_b__c"),
+        ("1x2", "_x2", "__x2", "U___31_x2"),
+        ("é😀 ", "___", "______", "U___e9__1f600__20_"),
+    ],
+)
+def test_names_are_escaped_as_prometheus_does(name: str, underscores: str, dots: str, values: str) -> None:
+    assert escape(name, Escaping.NONE) == name
+    assert escape(name, Escaping.UNDERSCORES) == underscores
+    assert escape(name, Escaping.DOTS) == dots
+    assert escape(name, Escaping.VALUES) == values
+
+
+async def test_names_are_escaped_by_the_scheme_that_the_reader_asks_for(api: Api) -> None:
+    api.store.add(Labels.of({"__name__": "http.requests", "a.b": "c"}), api.clock.now(), 1.0)
+    accept = "application/openmetrics-text;escaping=dots;q=0.5,text/plain;escaping={};q=0.3,*/*;q=0.1"
+    response = await (await api.client()).get(
+        "/federate", params={"match[]": '{"http.requests"}'}, headers={"Accept": accept.format("values")}
+    )
+    assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8; escaping=values"
+    assert 'U__http_2e_requests{U__a_2e_b="c",instance=""} 1' in await response.text()
+    told = await text(api, '{"http.requests"}', Accept=accept.format("nonsense"))
+    assert 'http_dot_requests{a_dot_b="c",instance=""} 1' in told
+
+
 @pytest.mark.parametrize("value", [1e300, 1e-300, math.nan, math.inf, -math.inf, 0.1 + 0.2, -0.0, 12345678901234567.0])
 def test_every_value_reads_back(value: float) -> None:
-    page = "".join(exposition([(Labels.of(__name__="x", q='"\\\n'), T0, value)], EMPTY, True))
+    page = "".join(exposition([(Labels.of(__name__="x", q='"\\\n'), T0, value)], EMPTY, Escaping.NONE))
     back = float(page.splitlines()[1].split(" ")[1])
     assert (back == value and math.copysign(1, back) == math.copysign(1, value)) or (back != back and value != value)
 
@@ -123,4 +152,4 @@ async def test_of_a_series_with_both_kinds_the_newest_sample_is_told(api: Api) -
     ],
 )
 def test_protobuf_is_answered_only_where_it_is_preferred(accept: str, wanted: bool) -> None:
-    assert wants_protobuf(accept) is wanted
+    assert negotiate(accept)[0] is wanted
