@@ -82,7 +82,7 @@ def make_app(state: ApiState, connections: Connections | None = None) -> web.App
     """
     watch = [] if connections is None else [tracked(connections)]
     app = web.Application(
-        middlewares=[*watch, _measure(state.registry), _cors(state.web.cors_origin), compress, _boundary],
+        middlewares=[*watch, _measure(state.registry), _cors(state.web.cors_origin), compress, _boundary, _plain_path],
         client_max_size=state.limits.max_body,
     )
     app[STATE] = state
@@ -202,6 +202,10 @@ async def _boundary(request: web.Request, handler: Handler) -> web.StreamRespons
         if error.kind is ErrorType.INTERNAL:
             _log.error("request failed", err, path=request.path)
         return failure(error)
+
+
+_plain_path = web.normalize_path_middleware(append_slash=False, remove_slash=True)
+"""Sends clients from `//-/ready`, which a URL with a slash at its end leads to, and `/metrics/` to the plain path."""
 
 
 def _measure(registry: CollectorRegistry) -> Middleware:

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from yarl import URL
 
 from common.labels import Labels
 from common.panel.service import Lamp
@@ -255,6 +256,28 @@ async def test_an_unknown_path_is_404_and_a_wrong_method_405(api: Api) -> None:
     client = await api.client()
     assert (await client.get("/api/v1/nothing")).status == 404
     assert (await client.post("/api/v1/targets")).status == 405
+
+
+@pytest.mark.parametrize(
+    ("path", "plain"),
+    [
+        ("//-/ready", "/-/ready"),
+        ("//api/v1//query?query=1%2B1&time=4", "/api/v1/query?query=1%2B1&time=4"),
+        ("/metrics/", "/metrics"),
+    ],
+)
+async def test_a_path_with_slashes_too_many_leads_to_the_plain_one(api: Api, path: str, plain: str) -> None:
+    client = await api.client()
+    response = await client.session.get(
+        URL(f"http://{client.host}:{client.port}{path}", encoded=True), allow_redirects=False
+    )
+    assert (response.status, response.headers["Location"]) == (308, plain)
+
+
+async def test_a_path_that_begins_with_two_slashes_leads_to_no_other_host(api: Api) -> None:
+    client = await api.client()
+    response = await client.session.get(URL(f"http://{client.host}:{client.port}//example.com//", encoded=True))
+    assert response.status == 404
 
 
 async def test_requests_are_counted_by_handler_and_code(api: Api) -> None:
