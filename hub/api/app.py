@@ -82,7 +82,7 @@ def make_app(state: ApiState, connections: Connections | None = None) -> web.App
     """
     watch = [] if connections is None else [tracked(connections)]
     app = web.Application(
-        middlewares=[*watch, _measure(state.registry), _cors(state.web.cors_origin), compress, _boundary, _plain_path],
+        middlewares=[*watch, _measure(state.registry), _cors(state.web.cors_origin), compress, _boundary, *_PLAIN_PATH],
         client_max_size=state.limits.max_body,
     )
     app[STATE] = state
@@ -98,7 +98,7 @@ def make_app(state: ApiState, connections: Connections | None = None) -> web.App
     for path, handler in PLAIN_ROUTES:
         app.router.add_get(prefix + path, handler)
     for path in GRAPH_PATHS:
-        app.router.add_get(prefix + path, _graph(prefix + "/"))
+        app.router.add_get(prefix + path, _graph)
     if prefix:
         app.router.add_get("/", _redirect(prefix + "/"))
         app.router.add_get(prefix, _redirect(prefix + "/"))
@@ -163,12 +163,10 @@ GRAPH_PATHS = ("/graph", "/query")
 """Where links to a query in Prometheus's own page lead, those of Grafana too."""
 
 
-def _graph(page: str) -> Handler:
-    async def show(request: web.Request) -> web.StreamResponse:
-        text = request.query.get("g0.expr", "")
-        raise web.HTTPFound(f"{page}?{urlencode({'expr': text})}" if text else page)
-
-    return show
+async def _graph(request: web.Request) -> web.StreamResponse:
+    # By a relative path: behind a proxy the browser may see another prefix than the hub.
+    text = request.query.get("g0.expr", "")
+    raise web.HTTPFound(f"./?{urlencode({'expr': text})}" if text else "./")
 
 
 def _when_ready(handler: Handler) -> Handler:
@@ -204,8 +202,14 @@ async def _boundary(request: web.Request, handler: Handler) -> web.StreamRespons
         return failure(error)
 
 
-_plain_path = web.normalize_path_middleware(append_slash=False, remove_slash=True)
-"""Sends clients from `//-/ready`, which a URL with a slash at its end leads to, and `/metrics/` to the plain path."""
+_PLAIN_PATH = (
+    web.normalize_path_middleware(append_slash=False),
+    web.normalize_path_middleware(append_slash=False, merge_slashes=False, remove_slash=True),
+)
+"""Send clients from `//-/ready`, which a URL with a slash at its end leads to, and `/metrics/` to the plain path.
+
+They are two: both in one would also take the last letter from an unknown path.
+"""
 
 
 def _measure(registry: CollectorRegistry) -> Middleware:

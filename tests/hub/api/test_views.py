@@ -254,7 +254,8 @@ async def test_health_and_readiness(api: Api) -> None:
 
 async def test_an_unknown_path_is_404_and_a_wrong_method_405(api: Api) -> None:
     client = await api.client()
-    assert (await client.get("/api/v1/nothing")).status == 404
+    for path in ("/api/v1/nothing", "/api/v1/queryy?query=1", "/metricsx", "/x"):
+        assert (await client.get(path, allow_redirects=False)).status == 404
     assert (await client.post("/api/v1/targets")).status == 405
 
 
