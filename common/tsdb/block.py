@@ -35,6 +35,8 @@ VERSION: Final = 1
 HEADER: Final = struct.Struct("<4sB3xQ")
 FOOTER: Final = struct.Struct("<QQqqQQQQQI4s")
 LINES_PER_PART: Final = 256
+FEW_LINES: Final = 8
+"""So many are decoded one by one, if no more are wanted."""
 MAX_PART_BYTES: Final = 1 << 28
 BEFORE_HEAD: Final = -(1 << 62)
 
@@ -209,7 +211,8 @@ class Block:
         self._cache = cache
         self._interner = interner
         self._shelf: Callable[[], Shelf | None] = _nothing
-        self._serial = next(_serials)
+        self.serial = next(_serials)
+        """Unlike that of any other block that was opened."""
         self._closer: Callable[[], object] = _nothing
         if data is None:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -235,9 +238,9 @@ class Block:
             return shelf, shelf.size
 
         # Somebody may use it still, though there was no more room for it.
-        found = self._interner.indexes.peek(self._serial) or self._shelf()
+        found = self._interner.indexes.peek(self.serial) or self._shelf()
         if found is None:
-            found = self._interner.indexes.get(self._serial, load)
+            found = self._interner.indexes.get(self.serial, load)
             self._shelf = weakref.ref(found)
         shelf: Shelf = found
         return shelf
@@ -286,28 +289,38 @@ class Block:
             raise FormatError(f"{self.path.name}: {what} is cut")
         return unpack_part(data, f"{self.path.name}: {what} at {offset}")
 
-    def _lines(self, part: int) -> Lines:
-        def load() -> tuple[Lines, int]:
-            index = self._open()
-            body = self._part(int(index.part_offset[part]), int(index.part_length[part]), "timelines")
-            found = decode_timelines(body)
-            lines = Lines(found.times, found.lengths, found.stale, BEFORE_HEAD + self.footer.rank)
-            return lines, found.times.nbytes + (0 if found.stale is None else found.stale.nbytes)
+    def _lines(self, part: int, numbers: NDArray[np.intp]) -> Lines:
+        """Some lines (ascending) of a part."""
 
-        lines: Lines = self._cache.get((self._serial, "lines", part), load)
-        return lines
+        def load() -> tuple[Lines, int]:
+            return self._unpacked(part, None)
+
+        def few() -> tuple[Lines, int]:
+            return self._unpacked(part, numbers)
+
+        key = (self.serial, "lines", part)
+        if len(numbers) <= FEW_LINES and self._cache.peek(key) is None:
+            some: Lines = self._cache.get((*key, numbers.tobytes()), few)
+            return some
+        lines: Lines = self._cache.get(key, load)
+        if len(numbers) == len(lines.lengths):
+            return lines
+        stale = None if lines.stale is None else lines.stale[numbers]
+        return Lines(lines.times[numbers], lines.lengths[numbers], stale, lines.arrival)
+
+    def _unpacked(self, part: int, numbers: NDArray[np.intp] | None) -> tuple[Lines, int]:
+        index = self._open()
+        body = self._part(int(index.part_offset[part]), int(index.part_length[part]), "timelines")
+        found = decode_timelines(body, numbers)
+        lines = Lines(found.times, found.lengths, found.stale, BEFORE_HEAD + self.footer.rank)
+        return lines, found.times.nbytes + (0 if found.stale is None else found.stale.nbytes)
 
     def _cut(self, numbers: NDArray[np.intp], start: int, end: int) -> tuple[Lines, NDArray[np.intp]]:
         """Some lines (ascending) between two times (inclusive), and how many slots come before that in each."""
         parts = numbers // LINES_PER_PART
-        found = []
-        for part in np.unique(parts).tolist():
-            lines, mine = self._lines(part), numbers[parts == part] - part * LINES_PER_PART
-            if len(mine) == len(lines.lengths):
-                found.append(lines)
-            else:
-                stale = None if lines.stale is None else lines.stale[mine]
-                found.append(Lines(lines.times[mine], lines.lengths[mine], stale, lines.arrival))
+        found = [
+            self._lines(part, numbers[parts == part] - part * LINES_PER_PART) for part in np.unique(parts).tolist()
+        ]
         lines = found[0] if len(found) == 1 else Lines.concatenated(found)
         if start <= self.min and end >= self.max:
             return lines, np.zeros(len(numbers), np.intp)
@@ -318,7 +331,7 @@ class Block:
             group = Group(self._part(offset, length, "row group"))
             return group, group.size
 
-        group: Group = self._cache.get((self._serial, "group", offset), load)
+        group: Group = self._cache.get((self.serial, "group", offset), load)
         return group
 
     def _values(self, offset: int, length: int, rows: NDArray[np.intp]) -> NDArray[np.float64]:
@@ -330,9 +343,9 @@ class Block:
             values = self._group(offset, length).decode(rows)
             return values, values.nbytes
 
-        key = (self._serial, "values", offset)
+        key = (self.serial, "values", offset)
         if self._cache.peek(key) is None and 2 * len(rows) < self._group(offset, length).rows:
-            some: NDArray[np.float64] = self._cache.get((self._serial, "rows", offset, rows.tobytes()), few)
+            some: NDArray[np.float64] = self._cache.get((self.serial, "rows", offset, rows.tobytes()), few)
             return some
         values: NDArray[np.float64] = self._cache.get(key, load)
         return values if len(rows) == len(values) and (np.diff(rows) == 1).all() else values[rows]
@@ -342,7 +355,7 @@ class Block:
             group = HistogramGroup(self._part(offset, length, "row group"))
             return group, group.size
 
-        group: HistogramGroup = self._cache.get((self._serial, "histograms", offset), load)
+        group: HistogramGroup = self._cache.get((self.serial, "histograms", offset), load)
         return group
 
     def of_kind(self, series: NDArray[np.intp], kind: ValueKind) -> NDArray[np.intp]:
@@ -361,7 +374,7 @@ class Block:
             found = self._match(matchers)
             return found, found.nbytes + 500
 
-        series: NDArray[np.intp] = self._cache.get((self._serial, "match", *matchers), load)
+        series: NDArray[np.intp] = self._cache.get((self.serial, "match", *matchers), load)
         return series
 
     def _match(self, matchers: Sequence[Matcher]) -> NDArray[np.intp]:
@@ -382,9 +395,8 @@ class Block:
             for number in chosen:
                 mask[shelf.series_at[number] : shelf.series_at[number + 1]] = True
         low, high = int(shelf.series_at[min(chosen)]), int(shelf.series_at[max(chosen) + 1])
-        outcomes = [target.outcomes(others) for target in shelf.targets]
-        for k, matcher in enumerate(others):
-            hit = np.array([each[k] for each in outcomes], np.bool_)[shelf.target[low:high]]
+        for matcher in others:
+            hit = shelf.outcomes(matcher)[shelf.target[low:high]]
             for number in chosen:
                 column = shelf.rows[number].columns().get(matcher.name)
                 if column is not None:
@@ -553,6 +565,16 @@ def _positions(rows: NDArray[np.intp]) -> list[int]:
     return found
 
 
+def shifted(values: NDArray[np.float64], skip: NDArray[np.intp] | int, width: int) -> NDArray[np.float64]:
+    """Rows without the first `skip` cells (one number, or one of each row): at least `width` cells of each."""
+    if isinstance(skip, int):
+        return values[:, skip:]
+    if (skip == skip[0]).all():
+        return values[:, int(skip[0]) :]
+    at = np.minimum(skip[:, None] + np.arange(width), values.shape[1] - 1)
+    return np.take_along_axis(values, at, axis=1)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _GroupValues:
     """Reads rows of one group, shifted so that each begins where its line begins."""
@@ -571,13 +593,7 @@ class _GroupValues:
             values = self.block._values(self.offset, self.length, self.members[rows])
         else:
             values = self._numbers(self.members[rows], self.pool)
-        if isinstance(self.skip, int):
-            return values[:, self.skip :]
-        skip = self.skip[rows]
-        if (skip == skip[0]).all():
-            return values[:, int(skip[0]) :]
-        at = np.minimum(skip[:, None] + np.arange(self.width), values.shape[1] - 1)
-        return np.take_along_axis(values, at, axis=1)
+        return shifted(values, self.skip if isinstance(self.skip, int) else self.skip[rows], self.width)
 
     def _numbers(self, members: NDArray[np.intp], pool: Pool) -> NDArray[np.float64]:
         """Numbers of histograms, NaN for staleness markers."""

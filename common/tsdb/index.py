@@ -17,6 +17,11 @@ from common.labels import Labels, Matcher
 from common.tsdb.cache import DecodeCache
 
 _MASK = (1 << 64) - 1
+MANY_ROWS = 1024
+"""From so many rows on an index remembers what matchers chose from it."""
+MAX_REMEMBERED = 64
+MAX_REMEMBERED_ROWS = 4096
+"""Largest choice that is remembered."""
 _serials = itertools.count(1)
 
 
@@ -67,13 +72,14 @@ class Column:
 class RowIndex:
     """The rows of one sub-schema or of one block's metric: an inverted index, built at first use."""
 
-    __slots__ = ("__weakref__", "_columns", "_prints", "rows", "serial")
+    __slots__ = ("__weakref__", "_columns", "_matches", "_prints", "rows", "serial")
 
     def __init__(self, rows: Sequence[Labels]) -> None:
         self.rows = rows
         self.serial = next(_serials)
         self._columns: dict[str, Column] | None = None
         self._prints: NDArray[np.uint64] | None = None
+        self._matches: dict[tuple[Matcher | bool, ...], NDArray[np.intp]] = {}
 
     def columns(self) -> dict[str, Column]:
         """All labels by name."""
@@ -102,7 +108,19 @@ class RowIndex:
         return list(places), np.array(flat, np.intp), counts
 
     def match(self, matchers: Sequence[Matcher], outcomes: Sequence[bool]) -> NDArray[np.intp]:
-        """Rows that satisfy every matcher, ascending, given the `outcomes` for rows without the label."""
+        """Rows that satisfy every matcher, ascending, given the `outcomes` for rows without the label; for reading."""
+        if len(self.rows) < MANY_ROWS:
+            return self._match(matchers, outcomes)
+        key: tuple[Matcher | bool, ...] = (*matchers, *outcomes)
+        found = self._matches.get(key)
+        if found is None:
+            found = self._match(matchers, outcomes)
+            if len(found) <= MAX_REMEMBERED_ROWS:
+                kept = self._matches if len(self._matches) < MAX_REMEMBERED else {}
+                self._matches = {**kept, key: found}
+        return found
+
+    def _match(self, matchers: Sequence[Matcher], outcomes: Sequence[bool]) -> NDArray[np.intp]:
         columns = self.columns()
         mask: NDArray[np.bool_] | None = None
         for matcher, otherwise in zip(matchers, outcomes, strict=True):

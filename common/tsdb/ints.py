@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from common.errors import FormatError
 from common.frames.varint import Reader, put_uvarint
 
-_KINDS = {1: "u1", 2: "<u2", 4: "<u4", 8: "<u8"}
+_KINDS = {1: (np.uint8, np.int8), 2: (np.uint16, np.int16), 4: (np.uint32, np.int32), 8: (np.uint64, np.int64)}
 
 
 def put_ints(out: bytearray, numbers: NDArray[np.int64]) -> None:
@@ -28,6 +28,9 @@ def get_ints(reader: Reader) -> NDArray[np.int64]:
     if width not in _KINDS:
         raise FormatError(f"list of integers of {width} bytes")
     planes = np.frombuffer(reader.take(count * width), np.uint8).reshape(width, count)
-    words = np.frombuffer(np.ascontiguousarray(planes.T), _KINDS[width]).astype(np.uint64)
-    steps = (words >> np.uint64(1)).view(np.int64) ^ -(words & np.uint64(1)).view(np.int64)
-    return np.cumsum(steps)
+    unsigned, signed = _KINDS[width]
+    words = planes[0].astype(unsigned)
+    for k in range(1, width):
+        words |= planes[k].astype(unsigned) << unsigned(8 * k)
+    steps = (words >> unsigned(1)).view(signed) ^ -(words & unsigned(1)).view(signed)
+    return np.cumsum(steps, dtype=np.int64)

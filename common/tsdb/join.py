@@ -176,6 +176,9 @@ def join_rows(
     pieces = [piece for piece in pieces if len(piece.prints)]
     if not pieces:
         return
+    if len(pieces) == 1 and (alone := _alone(pieces[0], budget, max_cells)) is not None:
+        yield alone
+        return
     tables = _Tables(pieces)
     sizes = [len(piece.prints) for piece in pieces]
     prints = np.concatenate([piece.prints for piece in pieces])
@@ -212,6 +215,27 @@ def join_rows(
         chosen = chosen[np.argsort(width[chosen], kind="stable")]
         yield _batch(pieces, sequences, sequence_of[chosen], chosen, starts, counts, piece_of, local, line, budget)
         at = end
+
+
+def _alone(piece: Piece[L], budget: Budget | None, max_cells: int) -> Joined[L] | None:
+    """A batch of a piece that nothing has to be joined with; None if there is more to it."""
+    rows = len(piece.prints)
+    lines = Lines.of(piece.lines)
+    lengths = lines.lengths[piece.line_of]
+    width = int(lengths.max())
+    if rows * width > max_cells or len(set(piece.prints.tolist())) < rows:
+        return None
+    if budget is not None:
+        budget.charge(int(lengths.sum()))
+    used, timeline_of = np.unique(piece.line_of, return_inverse=True)
+    if len(used) < len(lines):
+        lines = lines.only(used)
+    every = np.arange(rows)
+    values = np.array(piece.values(every)[:, :width])
+    timelines = Timelines(
+        lines.times[:, :width], lines.lengths, None if lines.stale is None else lines.stale[:, :width]
+    )
+    return Joined(piece.labels(every), values, timelines, timeline_of, 0)
 
 
 class _Tables(Generic[L]):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from common.labels import Labels
+from common.labels import Labels, Matcher
 from common.sample import MetricMeta
 from common.tsdb.index import Interner, RowIndex, Target
 from common.tsdb.querier import ValueKind
@@ -59,6 +59,8 @@ class Shelf:
     line_last: NDArray[np.int64]
     part_offset: NDArray[np.int64]
     part_length: NDArray[np.int64]
+    of_targets: RowIndex
+    """The labels of the targets."""
     size: int
     """About how many bytes it takes, without what it shares with those that were opened before."""
 
@@ -109,15 +111,22 @@ class Shelf:
             line_last=index.line_last,
             part_offset=index.part_offset,
             part_length=index.part_length,
+            of_targets=RowIndex(index.targets),
             size=0,
         )
         parts = [getattr(shelf, field.name) for field in fields(cls)]
         shelf.size = (
             sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
             + _SLOT_BYTES * int(series_at[-1])
-            + _OBJECT_BYTES * (len(entries) + made)
+            + _OBJECT_BYTES * (len(entries) + len(targets) + made)
         )
         return shelf
+
+    def outcomes(self, matcher: Matcher) -> NDArray[np.bool_]:
+        """For each target, whether a matcher holds on a row that doesn't name the label itself; bool [targets]."""
+        nowhere = matcher.matches("")
+        column = self.of_targets.columns().get(matcher.name)
+        return np.full(len(self.targets), nowhere) if column is None else column.match(matcher, nowhere)
 
     def series_of(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
         """The series of some entries."""

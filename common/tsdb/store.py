@@ -685,7 +685,7 @@ class Store:
         """As Querier.select."""
         blocks, chosen = self._look(matchers, start, end)
         newest = hints is not None and hints.newest
-        return rows_of(blocks, chosen, matchers, start, end, self._label_cache, budget, newest)
+        return rows_of(blocks, chosen, matchers, start, end, self._label_cache, self._blocks.cache, budget, newest)
 
     def label_names(self, matchers: Sequence[Sequence[Matcher]], start: Millis, end: Millis) -> list[str]:
         """As Querier.label_names."""

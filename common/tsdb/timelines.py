@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from common.errors import FormatError
 from common.frames.varint import Reader
 from common.tsdb.ints import get_ints, put_ints
-from common.tsdb.querier import FAR, Timelines
+from common.tsdb.querier import FAR, Timeline, Timelines
 
 Times = tuple[NDArray[np.int64], NDArray[np.bool_] | None]
 """Timestamps and, unless there is none, which of them are staleness markers."""
@@ -31,8 +31,8 @@ def encode_timelines(lines: Sequence[Times]) -> bytes:
     return bytes(out)
 
 
-def decode_timelines(body: bytes) -> Timelines:
-    """The inverse; FormatError for anything else."""
+def decode_timelines(body: bytes, which: NDArray[np.intp] | None = None) -> Timelines:
+    """The inverse, or some of them by number (ascending); FormatError for anything else."""
     reader = Reader(body)
     lengths, firsts, steps, marks = (get_ints(reader) for _ in range(4))
     reader.end()
@@ -41,6 +41,10 @@ def decode_timelines(body: bytes) -> Timelines:
     total = int(lengths.sum())
     if len(marks) and not 0 <= marks.min() <= marks.max() < total:
         raise FormatError("staleness marks outside of their timelines")
+    if which is not None:
+        before = np.cumsum(lengths) - lengths
+        chosen = zip(which.tolist(), before[which].tolist(), lengths[which].tolist(), strict=True)
+        return Timelines.of([_line(firsts, steps, marks, *each) for each in chosen])
     starts = np.cumsum(lengths) - lengths
     flat = np.zeros(total, np.int64)
     later = np.ones(total, np.bool_)
@@ -58,3 +62,19 @@ def decode_timelines(body: bytes) -> Timelines:
         times, flags = np.full(inside.shape, FAR, np.int64), np.zeros(inside.shape, np.bool_)
         times[inside], flags[inside] = flat, stale
     return Timelines(times, lengths.astype(np.intp), flags if len(marks) else None)
+
+
+def _line(
+    firsts: NDArray[np.int64], steps: NDArray[np.int64], marks: NDArray[np.int64], number: int, start: int, length: int
+) -> Timeline:
+    """Line `number`, whose first sample is sample `start` of all."""
+    times = np.empty(length, np.int64)
+    times[0] = firsts[number]
+    # Each line before it has one step less than samples.
+    times[1:] = steps[start - number : start - number + length - 1]
+    mine = marks[(marks >= start) & (marks < start + length)] - start
+    stale = None
+    if len(mine):
+        stale = np.zeros(length, np.bool_)
+        stale[mine] = True
+    return Timeline(np.cumsum(times, out=times), stale)

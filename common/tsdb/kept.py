@@ -1,0 +1,107 @@
+"""Rows of several blocks, joined once and kept: dashboards ask for the same few series again and again.
+
+Blocks never change, so what matchers choose from some of them doesn't either. A query then cuts its range out of one
+piece, instead of matching, unpacking and joining those of each block anew.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.labels import Labels, Matcher
+from common.tsdb.block import BEFORE_HEAD, Block, shifted
+from common.tsdb.blocks import block_pieces
+from common.tsdb.cache import DecodeCache
+from common.tsdb.index import LabelCache
+from common.tsdb.join import Lines, Piece, join_rows
+
+MAX_ROWS: Final = 64
+"""Of more rows the kernels take longer than finding and joining them."""
+MAX_CELLS: Final = 1 << 18
+"""2 MB."""
+_ROW_BYTES: Final = 200
+_TOO_MUCH: Final = "too much"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """Joined rows: `values` float64 [S, W] on `lines`, row s on line `line_of[s]`; no print occurs twice."""
+
+    prints: NDArray[np.uint64]
+    labels: list[Labels]
+    values: NDArray[np.float64]
+    lines: Lines
+    line_of: NDArray[np.intp]
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return self.values.nbytes + self.lines.times.nbytes + _ROW_BYTES * len(self.labels)
+
+    def between(self, start: int, end: int) -> Piece[Labels]:
+        """What lies between two times (inclusive)."""
+        lines, skips = self.lines.between(start, end)
+        prints, line_of, rows = self.prints, self.line_of, None
+        alive = lines.lengths > 0
+        if not alive.all():
+            rows = np.flatnonzero(alive[line_of])
+            prints, line_of = prints[rows], (np.cumsum(alive) - 1)[line_of[rows]]
+            lines, skips = lines.only(np.flatnonzero(alive)), skips[alive]
+        width = lines.times.shape[1]
+
+        def values(some: NDArray[np.intp]) -> NDArray[np.float64]:
+            return shifted(self.values[some if rows is None else rows[some]], skips[line_of[some]], width)
+
+        def labels(some: NDArray[np.intp]) -> list[Labels]:
+            return [self.labels[row] for row in (some if rows is None else rows[some]).tolist()]
+
+        return Piece(prints, lines, line_of, values, labels)
+
+
+def kept(
+    blocks: Sequence[Block], matchers: Sequence[Matcher], cache: DecodeCache, labels: LabelCache
+) -> Sequence[Kept] | None:
+    """What matchers choose from blocks (by rank), of floats, in `cache` if it was there; None if it is too much.
+
+    There is at most one.
+    """
+    key = ("kept", tuple([block.serial for block in blocks]), *matchers)
+    found: Sequence[Kept] | str = cache.get(key, lambda: _sized(_joined(blocks, matchers, labels)))
+    return None if isinstance(found, str) else found
+
+
+def _sized(found: Sequence[Kept] | None) -> tuple[Sequence[Kept] | str, int]:
+    return (_TOO_MUCH, 500) if found is None else (found, 500 + sum(each.size for each in found))
+
+
+def _joined(blocks: Sequence[Block], matchers: Sequence[Matcher], cache: LabelCache) -> Sequence[Kept] | None:
+    pieces: list[Piece[tuple[int, Labels]]] = []
+    cells = 0
+    for block in blocks:
+        rows = len(block.match(matchers))
+        cells += rows * (block.footer.samples // max(1, block.series) + 1)
+        if rows > MAX_ROWS or cells > MAX_CELLS:
+            return None
+        pieces += map(_printed, block_pieces(block, (), matchers, block.min, block.max, cache))
+    found = []
+    for batch in join_rows(pieces, None, max_cells=1 << 62):
+        if batch.values.size > MAX_CELLS:
+            return None
+        lines = Lines(batch.timelines.times, batch.timelines.lengths, batch.timelines.stale, BEFORE_HEAD)
+        prints = np.array([each for each, _ in batch.labels], np.uint64)
+        found.append(Kept(prints, [each for _, each in batch.labels], batch.values, lines, batch.timeline_of))
+    return found
+
+
+def _printed(piece: Piece[Labels]) -> Piece[tuple[int, Labels]]:
+    """The piece with its rows named by print and label set."""
+    return Piece(
+        piece.prints,
+        piece.lines,
+        piece.line_of,
+        piece.values,
+        lambda rows: list(zip(piece.prints[rows].tolist(), piece.labels(rows), strict=True)),
+    )

@@ -1,0 +1,98 @@
+"""Rows of several blocks, joined once and kept."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.frames.model import SourceId
+from common.labels import Labels, Matcher, MatchType
+from common.sample import Millis
+from common.testing import FakeClock
+from common.tsdb.blocks import DAY, WINDOW
+from common.tsdb.kept import Kept, kept
+from common.tsdb.memory import read_all
+from common.tsdb.options import StoreOptions
+from common.tsdb.store import Store
+from common.tsdb.writer import SourceWriter
+
+START = 1_699_920_000_000  # midnight
+STEP = 60_000
+SERIES = [Labels.of(__name__="few", cpu=str(cpu)) for cpu in range(3)]
+CROWD = [Labels.of(__name__="many", cpu=str(cpu)) for cpu in range(65)]
+FEW = [Matcher(MatchType.EQ, "__name__", "few")]
+MANY = [Matcher(MatchType.EQ, "__name__", "many")]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """Two blocks of two hours and a head; the last series is in the second block only."""
+    opened = Store.open(tmp_path, StoreOptions(retention_ms=0), FakeClock(START + 10 * DAY))
+    writer = SourceWriter(opened, SourceId(b"s" * 16), Labels.of(job="x"))
+    for slot in range(5 * 60):
+        series = [*SERIES[: 2 if slot < 120 else 3], *CROWD]
+        writer.write(Millis(START + slot * STEP), [(labels, slot + i / 7) for i, labels in enumerate(series)])
+    opened.cut(START + 2 * WINDOW)
+    yield opened
+    opened.close()
+
+
+def held(store: Store, matchers: list[Matcher]) -> list[Kept] | None:
+    found = kept(store.blocks, matchers, store._blocks.cache, store._label_cache)
+    return None if found is None else list(found)
+
+
+def expected(first: int, last: int) -> dict[str, list[tuple[int, float | None]]]:
+    """What the slots `first` to `last` hold of each series."""
+    found: dict[str, list[tuple[int, float | None]]] = {}
+    for i, labels in enumerate(SERIES):
+        slots = range(max(first, 120 if i == 2 else 0), last + 1)
+        if slots:
+            found[str(labels.merge(Labels.of(job="x")))] = [(START + slot * STEP, slot + i / 7) for slot in slots]
+    return found
+
+
+def read(store: Store, first: int, last: int) -> dict[str, list[tuple[int, float | None]]]:
+    rows = read_all(store.select(FEW, Millis(START + first * STEP), Millis(START + last * STEP)))
+    return {str(labels): samples for labels, samples in rows.items()}
+
+
+@pytest.mark.parametrize("span", [(0, 299), (0, 100), (30, 130), (119, 119), (120, 120), (200, 299), (239, 240)])
+def test_a_part_of_what_is_kept_reads_as_the_blocks_do(store: Store, span: tuple[int, int]) -> None:
+    for _ in range(2):
+        assert read(store, *span) == expected(*span)
+
+
+def test_rows_are_joined_once_for_all_ranges_of_the_same_blocks(store: Store) -> None:
+    [first] = held(store, FEW) or []
+    read(store, 30, 200)
+    [again] = held(store, FEW) or []
+    assert again is first
+    assert first.values.shape == (3, 240)
+    assert store._blocks.cache.size >= first.size > first.values.nbytes
+
+
+def test_a_reader_that_changes_its_array_changes_nothing_that_is_kept(store: Store) -> None:
+    for batch in store.select(FEW, Millis(START), Millis(START + 100 * STEP)):
+        batch.values[:] = -1.0
+    assert read(store, 0, 100) == expected(0, 100)
+
+
+def test_many_rows_are_not_kept(store: Store) -> None:
+    assert held(store, MANY) is None
+    rows = read_all(store.select(MANY, Millis(START), Millis(START + 299 * STEP)))
+    assert [len(samples) for samples in rows.values()] == [300] * 65
+
+
+def test_deleted_samples_are_not_read_from_what_was_kept(store: Store) -> None:
+    assert read(store, 0, 239) == expected(0, 239)
+    store.delete(FEW, START, START + 49 * STEP)
+    assert read(store, 0, 239) == expected(50, 239)
+    store.clean_deletions()
+    assert read(store, 0, 239) == expected(50, 239)
+
+
+def test_nothing_is_kept_of_series_that_are_nowhere(store: Store) -> None:
+    nobody = [Matcher(MatchType.EQ, "__name__", "nobody")]
+    assert held(store, nobody) == []
+    assert list(store.select(nobody, Millis(START), Millis(START + 299 * STEP))) == []

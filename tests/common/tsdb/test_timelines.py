@@ -1,0 +1,50 @@
+"""Timelines of blocks: what is written is read back, all of it or some."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.errors import FormatError
+from common.frames.varint import Reader
+from common.tsdb.ints import get_ints, put_ints
+from common.tsdb.querier import Timeline
+from common.tsdb.timelines import Times, decode_timelines, encode_timelines
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+
+
+@st.composite
+def lines(draw: st.DrawFn) -> Times:
+    steps = draw(st.lists(st.integers(1, 2**40), min_size=1, max_size=6))
+    times = np.cumsum(np.array(steps, np.int64)) + draw(st.integers(-(2**45), 2**45))
+    stale = np.array(draw(st.lists(st.booleans(), min_size=len(steps), max_size=len(steps))), np.bool_)
+    return times, stale if stale.any() else None
+
+
+def shown(line: Timeline) -> tuple[list[int], list[bool] | None]:
+    return line.timestamps.tolist(), None if line.stale is None else line.stale.tolist()
+
+
+@given(st.lists(lines(), min_size=1, max_size=6), st.data())
+def test_some_lines_are_those_of_all(written: list[Times], data: st.DataObject) -> None:
+    body = encode_timelines(written)
+    which = np.array(sorted(data.draw(st.sets(st.integers(0, len(written) - 1), min_size=1))), np.intp)
+    whole, some = decode_timelines(body), decode_timelines(body, which)
+    assert len(whole) == len(written)
+    for number, (times, stale) in enumerate(written):
+        assert shown(whole[number]) == shown(Timeline(times, stale))
+    for at, number in enumerate(which.tolist()):
+        assert shown(some[at]) == shown(whole[number])
+
+
+@given(st.lists(INT64 | st.integers(-300, 300) | st.integers(-70_000, 70_000)))
+def test_integers_of_any_width_are_read_back(numbers: list[int]) -> None:
+    out = bytearray()
+    put_ints(out, np.array(numbers, np.int64))
+    assert get_ints(Reader(bytes(out))).tolist() == numbers
+
+
+def test_integers_of_an_unknown_width_are_refused() -> None:
+    with pytest.raises(FormatError, match="3 bytes"):
+        get_ints(Reader(b"\x01\x03abc"))
