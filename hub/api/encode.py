@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 from itertools import compress
 
 import numpy as np
@@ -122,18 +123,37 @@ def _histogram(ms: int, histogram: FloatHistogram) -> bytes:
     return b"[%b,%b]" % (timestamp(ms), text(histogram.to_api()))
 
 
-class MatrixEncoder:
-    """Encodes rows that share their timestamps."""
+class _Axis:
+    """What stands before the values at some timestamps; never changed."""
 
     def __init__(self, timestamps: NDArray[np.int64]) -> None:
         seconds, fractions = np.divmod(timestamps, 1000)
         if len(seconds) and seconds[0] >= 0 and (fractions == fractions[0]).all():
             # Steps of whole seconds, as nearly always.
             form = b'"],[%d' + (b".%03d" % int(fractions[0]) if fractions[0] else b"") + b',"'
-            self._prefixes = [form % each for each in seconds.tolist()]
+            self.prefixes = [form % each for each in seconds.tolist()]
         else:
-            self._prefixes = [b'"],[%b,"' % timestamp(ms) for ms in timestamps.tolist()]
-        self._decimals: DecimalRows | None = None
+            self.prefixes = [b'"],[%b,"' % timestamp(ms) for ms in timestamps.tolist()]
+
+    @cached_property
+    def decimals(self) -> DecimalRows:
+        """Writes rows of decimals."""
+        return DecimalRows(self.prefixes)
+
+
+@lru_cache(maxsize=16)
+def _remembered(timestamps: bytes) -> _Axis:
+    """The panels of a dashboard share their timestamps."""
+    return _Axis(np.frombuffer(timestamps, np.int64))
+
+
+class MatrixEncoder:
+    """Encodes rows that share their timestamps."""
+
+    def __init__(self, timestamps: NDArray[np.int64]) -> None:
+        short = len(timestamps) <= _MAX_REMEMBERED
+        self._axis = _remembered(timestamps.tobytes()) if short else _Axis(timestamps)
+        self._prefixes = self._axis.prefixes
         self._constants: dict[int, bytes] = {}
 
     def rows(self, rows: NDArray[np.float64], presence: NDArray[np.bool_] | None) -> Iterator[bytes]:
@@ -178,11 +198,9 @@ class MatrixEncoder:
         left = _left(texts)
         if not left:
             return
-        if self._decimals is None:
-            self._decimals = DecimalRows(self._prefixes)
         if len(left) < len(rows):
             rows, presence = rows[left], None if presence is None else presence[left]
-        for row, text in zip(left, self._decimals.texts(rows, presence), strict=True):
+        for row, text in zip(left, self._axis.decimals.texts(rows, presence), strict=True):
             texts[row] = text
 
     def _other_rows(
@@ -224,6 +242,8 @@ _BLOCK_CELLS = 1 << 14
 """Rows are encoded in blocks of about this many cells, whose arrays stay in the cache."""
 _FEW_CELLS = 64
 """Below it array calls cost more than what they save."""
+_MAX_REMEMBERED = 2000
+"""Longest axis that is kept for others."""
 _MAX_CONSTANTS = 16
 """Texts of constant rows that an encoder keeps."""
 _BEFORE = len(b'"],')
