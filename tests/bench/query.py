@@ -271,7 +271,10 @@ Rows = dict[tuple[tuple[str, str], ...], tuple[NDArray[np.float64], NDArray[np.f
 def decode(body: bytes) -> Rows:
     """Times and values by label set."""
     found: Rows = {}
-    for item in json.loads(body)["data"]["result"]:
+    data = json.loads(body)["data"]
+    if data["resultType"] == "scalar":
+        data["result"] = [{"metric": {}, "value": data["result"]}]
+    for item in data["result"]:
         points = item["values"] if "values" in item else [item["value"]]
         key = tuple(sorted(item["metric"].items()))
         found[key] = np.array([at for at, _ in points]), np.array([float(value) for _, value in points])
