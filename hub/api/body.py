@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import zstandard
@@ -41,6 +42,7 @@ def packer(coding: str) -> Packer:
     return zlib.compressobj(_LEVEL, zlib.DEFLATED, 31 if coding == "gzip" else 15)
 
 
+@lru_cache(64)
 def choose(accept: str) -> str:
     """The coding to use for an Accept-Encoding header (RFC 9110, 12.5.3), or '' for none."""
     weights: dict[str, float] = {}

@@ -29,6 +29,9 @@ Form = MultiDict[str]
 @asynccontextmanager
 async def body_in_time(request: web.Request) -> AsyncIterator[None]:
     """Around receiving a body: 408 and the connection's end if that takes longer than `limits.body_ms`."""
+    if request.content.is_eof():
+        yield
+        return
     seconds = request.app[STATE].limits.body_ms / 1000
     try:
         async with asyncio.timeout(seconds):
@@ -49,7 +52,8 @@ async def read_form(request: web.Request) -> Form:
             form.extend(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FIELDS))
         except ValueError as err:
             raise bad(f"error parsing form values: {err}") from None
-    form.extend(request.query)
+    if request.query_string:
+        form.extend(request.query)
     return form
 
 

@@ -34,9 +34,10 @@ class QueryRunner:
         Gauge("prometheus_engine_queries_concurrent_max", "Most queries that run at once.", registry=registry).set(
             state.limits.max_concurrency
         )
-        self._seconds = Summary(
+        seconds = Summary(
             "prometheus_engine_query_duration_seconds", "Time of queries by part.", ["slice"], registry=registry
         )
+        self._queued, self._evaluated = seconds.labels("queue_time"), seconds.labels("inner_eval")
 
         self.samples = Counter("prometheus_engine_query_samples", "Samples that queries read.", registry=registry)
         self.slow = Counter(
@@ -55,40 +56,56 @@ class QueryRunner:
                 ErrorType.UNAVAILABLE, f"too many queries: {self.waiting} are waiting (--query.max-concurrency)"
             )
         began = self._state.clock.monotonic()
-        self.waiting += 1
-        try:
-            try:
-                await asyncio.wait_for(self._slots.acquire(), timeout)
-            except TimeoutError:
-                raise QueryTimeoutError("query timed out in query queue") from None
-        finally:
-            self.waiting -= 1
-        cancel = threading.Event()
+        await self._admitted(timeout)
         started = self._state.clock.monotonic()
-        self._seconds.labels("queue_time").observe(started - began)
-        left = max(0.0, timeout - (started - began))
+        self._queued.observe(started - began)
+        cancel = threading.Event()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
         self.active += 1
         try:
             future = self._state.executor.submit(job, cancel)
         except RuntimeError:
             self._release()
             raise ApiError(ErrorType.UNAVAILABLE, "the hub is stopping") from None
-        loop = asyncio.get_running_loop()
-        future.add_done_callback(lambda _: _call_soon(loop, self._release))
+        future.add_done_callback(lambda _: _call_soon(loop, lambda: self._end(ended)))
+        deadline = loop.call_later(max(0.0, timeout - (started - began)), _expire, ended)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), left)
-        except TimeoutError:
-            cancel.set()
-            raise QueryTimeoutError("query timed out in expression evaluation") from None
-        except asyncio.CancelledError:
+            await ended
+            return future.result()
+        except BaseException:
             cancel.set()
             raise
         finally:
-            self._seconds.labels("inner_eval").observe(self._state.clock.monotonic() - started)
+            deadline.cancel()
+            self._evaluated.observe(self._state.clock.monotonic() - started)
+
+    async def _admitted(self, seconds: float) -> None:
+        """Wait for a slot, for that long at most, if none is free."""
+        if not self._slots.locked():
+            await self._slots.acquire()
+            return
+        self.waiting += 1
+        try:
+            await asyncio.wait_for(self._slots.acquire(), seconds)
+        except TimeoutError:
+            raise QueryTimeoutError("query timed out in query queue") from None
+        finally:
+            self.waiting -= 1
+
+    def _end(self, ended: asyncio.Future[None]) -> None:
+        self._release()
+        if not ended.done():
+            ended.set_result(None)
 
     def _release(self) -> None:
         self.active -= 1
         self._slots.release()
+
+
+def _expire(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_exception(QueryTimeoutError("query timed out in expression evaluation"))
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
