@@ -43,9 +43,9 @@ async def body_in_time(request: web.Request) -> AsyncIterator[None]:
 
 
 async def read_form(request: web.Request) -> Form:
-    """Parameters of the URL, and before them those of a POST's form body."""
+    """Parameters of the URL, and before them those of the form body of a POST or PUT."""
     form: Form = MultiDict()
-    if request.method == "POST" and request.content_type == "application/x-www-form-urlencoded":
+    if request.method in ("POST", "PUT") and request.content_type == "application/x-www-form-urlencoded":
         async with body_in_time(request):
             body = await request.read()
         try:

@@ -71,6 +71,13 @@ async def test_series_of_all_selectors_are_deleted_between_the_times(api: Api, d
     assert data.done == [(['__name__="up"'], 1000, 2500), (['a="b"'], 1000, 2500)]
 
 
+async def test_what_to_delete_may_be_told_in_the_form_of_a_put(api: Api, data: Data) -> None:
+    client = await api.client()
+    response = await client.put("/api/v1/admin/tsdb/delete_series", data={"match[]": "up", "start": "1", "end": "2"})
+    assert response.status == 204
+    assert data.done == [(['__name__="up"'], 1000, 2000)]
+
+
 @pytest.mark.parametrize(
     "query", ["", "?match[]=", "?match[]={a%3D%22%22}", "?match[]=up&start=x", "?match[]=up&start=2&end=1"]
 )
