@@ -42,10 +42,10 @@ _SIMPLE = re.compile(
     rb'([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{((?:[a-zA-Z_][a-zA-Z0-9_]*="[^"\\\n]*"(?:,(?!\})|(?=\})))*)\})?\Z'
 )
 _PAIR = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="([^"]*)"')
-_PLAIN_FLOAT = re.compile(rb"[+-]?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?\Z|NaN\Z|[+-]Inf\Z")
+_PLAIN_FLOAT = re.compile(rb"[+-]?[0-9]{1,200}(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?\Z|NaN\Z|[+-]Inf\Z")
 _NO_HEAD = b"\n"
 """What no line begins with."""
-_PLAIN_FLOATS = re.compile(rb"(?:(?:[+-]?[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?|NaN|[+-]Inf)\n)*\Z")
+_PLAIN_FLOATS = re.compile(rb"(?:(?:[+-]?[0-9]{1,200}(?:\.[0-9]+)?(?:e[+-]?[0-9]{1,2})?|NaN|[+-]Inf)\n)*\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -178,6 +178,17 @@ def test_long_texts_are_not_remembered_for_other_targets() -> None:
     assert shared.series.get(("", b'a{b="' + label + b'"} ')) is None
 
 
+@pytest.mark.parametrize(
+    "body", [b"a 1" + b"0" * 400 + b"\n", b"a 1" + b"0" * 250 + b"e99\n", b"a NaN\nb 1" + b"0" * 400 + b"\n"]
+)
+def test_a_number_beyond_the_largest_is_none(body: bytes) -> None:
+    parser = LineParser()
+    parser.parse(b"a 1\nb 1\n" if b"b" in body else b"a 1\n", Format.TEXT)
+    for each in (parser, LineParser()):
+        with pytest.raises(ExpositionError, match="value out of range"):
+            each.parse(body, Format.TEXT)
+
+
 def test_equal_targets_share_their_label_sets_and_metadata() -> None:
     shared = Shared()
     body = b'# HELP a b c\n# TYPE a gauge\na{x="1"} 1\nb 2\n'
