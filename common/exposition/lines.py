@@ -23,6 +23,7 @@ from common.exposition.parse import (
     TextReader,
     Type,
     Unit,
+    label_set,
     normal_float,
 )
 from common.labels import NAME, Labels
@@ -276,9 +277,10 @@ class Shared:
 
 @dataclass(slots=True)
 class LineParser:
-    """Parses the scrapes of one target, one after the other."""
+    """Parses the scrapes of one target, one after the other; `keep_empty` as `parse.label_set` has it."""
 
     shared: Shared = field(default_factory=Shared)
+    keep_empty: bool = False
     _shape: _Shape | None = None
     _known: dict[str, dict[bytes, tuple[bytes, Labels]]] = field(default_factory=dict)
     _cached: int = 0
@@ -296,6 +298,7 @@ class LineParser:
         self._shape = None
         lines = body.split(b"\n")
         reader: Reader = TextReader(body) if form is Format.TEXT else OpenMetricsReader(body)
+        reader.keep_empty = self.keep_empty
         labels: list[Labels] = []
         values: list[float] = []
         timestamps: list[int | None] = []
@@ -381,13 +384,13 @@ class LineParser:
         known = self._known.setdefault(special, {})
         if (found := known.get(head)) is not None:
             return found
-        found = self.shared.series.get((special, head))
+        found = None if self.keep_empty else self.shared.series.get((special, head))
         if found is None:
-            labels = simple_series(head[:-1], special)
+            labels = simple_series(head[:-1], special, self.keep_empty)
             if labels is None:
                 return None
             found = head, labels
-            if len(head) <= LONGEST_SHARED:
+            if len(head) <= LONGEST_SHARED and not self.keep_empty:
                 self.shared.series.put((special, head), found)
         if self._cached >= MAX_CACHED_SERIES:
             self._known.clear()
@@ -398,10 +401,11 @@ class LineParser:
         return found
 
 
-def simple_series(text: bytes, special: str) -> Labels | None:
+def simple_series(text: bytes, special: str, keep_empty: bool = False) -> Labels | None:
     """The label set of a series text without escapes, blanks or quoted names; None for any other.
 
     The value of the label `special` (`le` of histograms, `quantile` of summaries) becomes a canonical float.
+    `keep_empty` as `label_set` has it.
     """
     match = _SIMPLE.match(text)
     if match is None:
@@ -410,7 +414,7 @@ def simple_series(text: bytes, special: str) -> Labels | None:
         pairs = [(NAME, match[1].decode("ascii"))]
         for name, value in _PAIR.findall((match[2] or b"").decode("utf-8")):
             pairs.append((name, normal_float(value) if name == special else value))
-        return Labels(pairs)
+        return label_set(pairs, keep_empty)
     except (UnicodeDecodeError, FormatError):
         return None
 

@@ -110,7 +110,7 @@ def _sort(
             return False
         if bound != bound:
             return False
-    key = labels.drop(("le",)).merge({NAME: base})
+    key = Labels.from_sorted(tuple((n, base if n == NAME else v) for n, v in labels.pairs if n != "le"))
     if key in natives:
         return False
     group = groups.setdefault((key, stamp), _Group(key, stamp))

@@ -8,7 +8,7 @@ search for these texts. Scrapes go through `lines.py`, which falls back to this 
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
@@ -133,6 +133,16 @@ def unescape(text: str) -> str:
     if "\\" not in text:
         return text
     return _ESCAPE.sub(lambda m: "\n" if m[0] == "\\n" else m[0][1], text)
+
+
+def label_set(pairs: Sequence[tuple[str, str]], keep_empty: bool) -> Labels:
+    """The label set; FormatError if a label occurs twice.
+
+    With `keep_empty` it holds empty values, too: so a target says that its series has no such label, and merged over
+    the target's own labels the set takes these away.
+    """
+    labels = Labels(pairs)
+    return Labels.from_sorted(tuple(sorted(pairs))) if keep_empty and len(labels) < len(pairs) else labels
 
 
 def normal_float(text: str) -> str:
@@ -285,6 +295,8 @@ class Reader(ABC):
         self._state = State.INIT
         self.type = MetricType.UNKNOWN
         """Type of the last `# TYPE`; tells whether `le` and `quantile` are floats."""
+        self.keep_empty = False
+        """Whether label sets hold empty values, too: see `label_set`."""
 
     def __iter__(self) -> Iterator[Entry]:
         while (entry := self.entry()) is not None:
@@ -399,7 +411,7 @@ class Reader(ABC):
         if special:
             pairs = [(k, normal_float(v)) if k == special else (k, v) for k, v in pairs]
         try:
-            return Labels([(NAME, name), *pairs])
+            return label_set([(NAME, name), *pairs], self.keep_empty)
         except FormatError as err:
             raise self._while_parsing(str(err)) from None
 

@@ -13,7 +13,7 @@ import numpy as np
 from common.errors import ExpositionError, FormatError
 from common.exposition.lines import Exposed
 from common.exposition.native import NativeSeries, read_native
-from common.exposition.parse import Entry, Exemplar, Help, Series, Type, Unit, format_float
+from common.exposition.parse import Entry, Exemplar, Help, Series, Type, Unit, format_float, label_set
 from common.labels import NAME, Labels
 from common.sample import MetricMeta, MetricType
 from common.wire import BYTES, FIXED64, VARINT, WireError, fields, need, read_double, read_text, read_varint, signed
@@ -39,10 +39,13 @@ class _Bucket:
     exemplar: Exemplar | None
 
 
-def parse(data: bytes, native: bool = False, classic: bool = False) -> Iterator[Entry | NativeSeries]:
+def parse(
+    data: bytes, native: bool = False, classic: bool = False, keep_empty: bool = False
+) -> Iterator[Entry | NativeSeries]:
     """Entries of `data` in order; ExpositionError for what is not this format.
 
     With `native`, a histogram that has native buckets comes as such; its classic series then only with `classic`.
+    `keep_empty` as `label_set` has it.
     """
     at = 0
     try:
@@ -50,7 +53,7 @@ def parse(data: bytes, native: bool = False, classic: bool = False) -> Iterator[
             length, at = read_varint(data, at, len(data))
             if at + length > len(data):
                 raise ExpositionError(f"metric family at byte {at} is cut off")
-            yield from _family(data, at, at + length, native, classic)
+            yield from _family(data, at, at + length, native, classic, keep_empty)
             at += length
     except ExpositionError:
         raise
@@ -58,7 +61,7 @@ def parse(data: bytes, native: bool = False, classic: bool = False) -> Iterator[
         raise ExpositionError(f"invalid protobuf exposition: {err}") from None
 
 
-def expose(data: bytes, native: bool = False, classic: bool = False) -> Exposed:
+def expose(data: bytes, native: bool = False, classic: bool = False, keep_empty: bool = False) -> Exposed:
     """A scrape's samples and metadata; of equal label sets at one time the first counts. As `parse`."""
     histograms: list[NativeSeries] = []
     labels: list[Labels] = []
@@ -68,7 +71,7 @@ def expose(data: bytes, native: bool = False, classic: bool = False) -> Exposed:
     meta: dict[str, MetricMeta] = {}
     seen: set[tuple[Labels, int | None]] = set()
     duplicates = 0
-    for entry in parse(data, native, classic):
+    for entry in parse(data, native, classic, keep_empty):
         match entry:
             case Series() | NativeSeries():
                 key = (entry.labels, entry.timestamp)
@@ -96,7 +99,9 @@ def expose(data: bytes, native: bool = False, classic: bool = False) -> Exposed:
     return Exposed(labels, np.array(values, np.float64), stamped, list(meta.values()), duplicates, histograms, known)
 
 
-def _family(data: bytes, start: int, end: int, native: bool, classic: bool) -> Iterator[Entry | NativeSeries]:
+def _family(
+    data: bytes, start: int, end: int, native: bool, classic: bool, keep_empty: bool
+) -> Iterator[Entry | NativeSeries]:
     name = text = unit = ""
     kind_of = 0
     metrics: list[tuple[int, int]] = []
@@ -124,11 +129,11 @@ def _family(data: bytes, start: int, end: int, native: bool, classic: bool) -> I
     if unit:
         yield Unit(name, unit)
     for at, stop in metrics:
-        yield from _metric(data, at, stop, name, native, classic, _TYPES[kind_of])
+        yield from _metric(data, at, stop, name, native, classic, keep_empty, _TYPES[kind_of])
 
 
 def _metric(
-    data: bytes, start: int, end: int, name: str, native: bool, classic: bool, type_: MetricType
+    data: bytes, start: int, end: int, name: str, native: bool, classic: bool, keep_empty: bool, type_: MetricType
 ) -> Iterator[Series | NativeSeries]:
     pairs: list[tuple[str, str]] = []
     timestamp: int | None = None
@@ -142,7 +147,7 @@ def _metric(
                 pairs.append(_pair(data, at, at + value))
             else:
                 bodies[number] = (at, at + value)
-    common = tuple(pairs)
+    common = tuple(pair for pair in pairs if pair[1] or keep_empty)
     for number, body in bodies.items():
         if number in _VALUE_FIELDS:
             yield _plain(data, *body, name, common, timestamp)
@@ -161,7 +166,7 @@ def _metric(
 def _native(
     data: bytes, at: int, end: int, name: str, pairs: Pairs, timestamp: int | None, type_: MetricType
 ) -> NativeSeries | None:
-    labels = Labels(((NAME, name), *pairs))
+    labels = label_set(((NAME, name), *pairs), keep_empty=True)
     try:
         histogram = read_native(data, at, end, type_ is MetricType.GAUGE_HISTOGRAM)
     except WireError:
@@ -185,7 +190,7 @@ def _series(
     start: int | None = None,
     exemplar: Exemplar | None = None,
 ) -> Series:
-    return Series(b"", Labels(((NAME, name), *pairs)), value, timestamp, exemplar, start)
+    return Series(b"", label_set(((NAME, name), *pairs), keep_empty=True), value, timestamp, exemplar, start)
 
 
 def _plain(data: bytes, at: int, end: int, name: str, pairs: Pairs, timestamp: int | None) -> Series:

@@ -1,6 +1,6 @@
 """Targets that the configuration lists: pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 from common.labels import EMPTY, Labels
@@ -37,11 +37,16 @@ class Target:
     """Whether classic parts of native histograms are kept too."""
     convert: bool = False
     """Whether classic histograms become native ones with custom buckets."""
+    refusal: str = ""
+    """Why it is not scraped; each of its scrapes fails by that."""
 
     @property
     def source_labels(self) -> Labels:
-        """Labels that the store adds to each row; none where metric relabelling decides on all of a sample's labels."""
-        return EMPTY if self.job.metric_relabel_configs else self.labels
+        """Labels that the store adds to each row; none where a sample may lack some of them.
+
+        That is where metric relabelling, or the target itself (an honoured label without a value), may take them away.
+        """
+        return EMPTY if self.job.metric_relabel_configs or self.job.honor_labels else self.labels
 
     @property
     def key(self) -> tuple[str, str, Labels]:
@@ -51,11 +56,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class JobTargets:
-    """Targets of one job; `problem` says why it has none though some are listed, `dropped` are discovered labels."""
+    """Targets of one job; `problems` say why others that are listed are none, `dropped` are discovered labels."""
 
     active: tuple[Target, ...] = ()
     dropped: tuple[Labels, ...] = ()
-    problem: str = ""
+    problems: tuple[str, ...] = ()
 
 
 def targets(config: HubConfig) -> dict[str, JobTargets]:
@@ -66,21 +71,24 @@ def targets(config: HubConfig) -> dict[str, JobTargets]:
 def _of_job(config: HubConfig, job: ScrapeConfig) -> JobTargets:
     found: dict[tuple[str, str, Labels], Target] = {}
     dropped: list[Labels] = []
+    problems: list[str] = []
     for group in job.static_configs:
         for address in group.targets:
             discovered = Labels.of(_discovered(config, job, address, group.labels))
             try:
                 target = _target(config, job, discovered)
             except ValueError as err:
-                return JobTargets(problem=f"target {address}: {err}")
+                problems.append(f"target {address}: {err}")
+                continue
             if target is None:
                 dropped.append(discovered)
             else:
                 found.setdefault(target.key, target)
-    limit = config.limit(job, "target_limit")
-    if limit and len(found) > limit:
-        return JobTargets(problem=f"target_limit exceeded (number of targets: {len(found)}, limit: {limit})")
-    return JobTargets(tuple(found.values()), tuple(dropped))
+    limit, refusal = config.limit(job, "target_limit"), ""
+    if 0 < limit < len(found):
+        refusal = f"target_limit exceeded (number of targets: {len(found)}, limit: {limit})"
+    active = tuple(replace(target, refusal=refusal) for target in found.values())
+    return JobTargets(active, tuple(dropped), tuple(problems))
 
 
 def _discovered(config: HubConfig, job: ScrapeConfig, address: str, own: dict[str, str]) -> dict[str, str]:

@@ -119,9 +119,12 @@ def check_labels(labels: Labels, target: Target) -> None:
 
 
 def row(exposed: Labels, target: Target) -> Labels | None:
-    """The row under which an exposed series is stored, or None where metric relabelling drops it."""
+    """The row under which an exposed series is stored, or None where metric relabelling drops it.
+
+    Where the store adds no labels of the target, the row has them.
+    """
     renamed = rename(exposed, target.labels, target.job.honor_labels)
-    if not target.job.metric_relabel_configs:
+    if target.source_labels:
         return renamed
     kept = relabel(target.labels.merge(renamed), target.job.metric_relabel_configs)
     if kept is None or not kept.pairs:
@@ -200,7 +203,7 @@ class TargetScraper:
         self._moments = moments or Moments(clock)
         self._direct = plain_connection(target.url)
         self._head = b""
-        self._parser = LineParser(shared or Shared())
+        self._parser = LineParser(shared or Shared(), keep_empty=target.job.honor_labels)
         self._converter = Converter(target.classic) if target.convert else None
         self._zeros = Zeros(store) if zeros else None
         self._starts = StartReader()
@@ -208,9 +211,7 @@ class TargetScraper:
         self._layout = _Layout()
         source = target_id(target)
         self._writer = SourceWriter(store, source, target.source_labels)
-        self._reports = (
-            [target.labels.merge(each) for each in _REPORT] if target.job.metric_relabel_configs else list(_REPORT)
-        )
+        self._reports = list(_REPORT) if target.source_labels else [target.labels.merge(each) for each in _REPORT]
         # Series with timestamps of their own get no stale markers, as in Prometheus: theirs is another writer.
         self._store, self._source = store, source
         self._stamped: SourceWriter | None = None
@@ -246,7 +247,7 @@ class TargetScraper:
         try:
             error = error or await self._blocking(self._store_scrape, at, duration, fetched)
             if fetched is None:
-                await self._blocking(self._store_failure, at, duration, 0)
+                await self._blocking(self._store_failure, at, duration)
         except BrambleError as err:
             error = str(err)
         except Exception as err:  # noqa: BLE001 - the boundary of a target: a fault met in one stays in it
@@ -281,6 +282,8 @@ class TargetScraper:
 
     async def _fetch(self) -> _Fetched:
         target = self._target
+        if target.refusal:
+            raise LimitError(target.refusal)
         seconds = target.timeout / 1000
         try:
             async with asyncio.timeout(seconds):
@@ -332,13 +335,14 @@ class TargetScraper:
         """Parse and append; the reason if the scrape can't be taken, whose failure is then what is appended."""
         if fetched is None:
             return ""
-        scraped = 0
+        scraped = kept = 0
         try:
             body = fetched.body
             if fetched.packed:
                 body = gunzip(body, self._target.body_limit or MAX_BODY_BYTES)
             if fetched.form is Format.PROTOBUF:
-                found = protobuf.expose(body, self._target.native, self._target.classic)
+                target = self._target
+                found = protobuf.expose(body, target.native, target.classic, target.job.honor_labels)
             else:
                 found = self._parser.parse(body, fetched.form)
             if self._zeros is not None and fetched.form is Format.OPENMETRICS:
@@ -349,8 +353,8 @@ class TargetScraper:
             self._metrics.scrape_duplicates.inc(found.duplicates)
             added = self._arrange(found)
             native = self._native_rows(found)
-            kept = self._layout.kept + len(native)
-            if self._target.sample_limit and kept > self._target.sample_limit:
+            if 0 < self._target.sample_limit < self._layout.kept + len(native):
+                kept = self._layout.kept + len(native)
                 self._metrics.exceeded_samples.inc()
                 raise LimitError(f"sample limit exceeded ({kept} samples, limit {self._target.sample_limit})")
             if self._zeros is not None:
@@ -361,7 +365,7 @@ class TargetScraper:
         except (FormatError, LimitError, RemoteError) as err:
             if isinstance(err, BodyLimitError):
                 self._metrics.exceeded_body.inc()
-            self._store_failure(at, duration, scraped)
+            self._store_failure(at, duration, scraped, kept)
             return str(err)
         return ""
 
@@ -463,12 +467,12 @@ class TargetScraper:
             self._stamped.write(Millis(timestamp), stamped[timestamp])
             self._stamped.forget()
 
-    def _store_failure(self, at: Millis, duration: float, scraped: int) -> None:
+    def _store_failure(self, at: Millis, duration: float, scraped: int = 0, kept: int = 0) -> None:
         # One failure costs no other schema: mostly the target is back with the next scrape.
         meta = self._layout.meta if self._layout.known else REPORT_META
         self._layout.known = frozenset()
         self._layout.exposed = ()
-        self._writer.write_columns(at, self._reports, np.array(self._report(0, duration, scraped, 0, 0)), meta)
+        self._writer.write_columns(at, self._reports, np.array(self._report(0, duration, scraped, kept, 0)), meta)
 
     @staticmethod
     def _report(up: int, duration: float, scraped: int, kept: int, added: int) -> list[float]:
@@ -555,8 +559,8 @@ class ScrapeManager:
         """Scrape these targets (by job) and no others."""
         self._wanted = dict(targets)
         for job, found in targets.items():
-            if found.problem:
-                _log.error("job has no targets", job=job, reason=found.problem)
+            for problem in found.problems:
+                _log.error("a target is left out", job=job, reason=problem)
         if (loop := self._loop) is None:
             self._changed.set()
         else:

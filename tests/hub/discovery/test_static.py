@@ -41,11 +41,12 @@ def test_the_same_target_twice_is_one() -> None:
     assert len(found["a"].active) == 1
 
 
-def test_more_targets_than_the_limit_leave_the_job_without_any_and_say_so() -> None:
+def test_of_more_targets_than_the_limit_none_is_scraped_and_each_says_so() -> None:
     found = targets(
         load(HubConfig, "scrape_configs: [{job_name: a, target_limit: 1, static_configs: [{targets: [p, q]}]}]", "x")
     )
-    assert found["a"].problem == "target_limit exceeded (number of targets: 2, limit: 1)"
+    assert {t.refusal for t in found["a"].active} == {"target_limit exceeded (number of targets: 2, limit: 1)"}
+    assert len(found["a"].active) == 2
 
 
 def job(text: str) -> JobTargets:
@@ -74,9 +75,10 @@ def test_a_target_that_relabelling_drops_is_listed_as_dropped() -> None:
     assert [labels.get("__address__") for labels in found.dropped] == ["p"]
 
 
-def test_relabelling_to_nonsense_leaves_the_job_without_targets_and_says_why() -> None:
+def test_a_target_that_relabelling_makes_nonsense_of_is_left_out_alone_and_says_why() -> None:
     found = job(
-        "{job_name: a, static_configs: [{targets: [p]}],"
-        " relabel_configs: [{target_label: __scheme__, replacement: ftp}]}"
+        "{job_name: a, static_configs: [{targets: [p, q]}],"
+        " relabel_configs: [{source_labels: [__address__], regex: p, target_label: __scheme__, replacement: ftp}]}"
     )
-    assert found.problem == 'target p: expected http or https as __scheme__, got "ftp"'
+    assert found.problems == ('target p: expected http or https as __scheme__, got "ftp"',)
+    assert [t.labels.get("instance") for t in found.active] == ["q"]

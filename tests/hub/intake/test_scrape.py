@@ -200,6 +200,36 @@ async def test_honored_labels_stay(rig: Rig) -> None:
     assert labels.get("instance") == rig.address
 
 
+@pytest.mark.parametrize("more", ["", ", scrape_native_histograms: true", ", convert_classic_histograms_to_nhcb: true"])
+async def test_an_honored_label_without_a_value_keeps_the_target_from_having_it(rig: Rig, more: str) -> None:
+    # So /federate says of a series that it has no instance.
+    scraper = rig.scraper(f"honor_labels: true{more}")
+    body = 'a{instance=""} 1\n# TYPE h histogram\nh_bucket{le="+Inf",instance=""} 1\nh_count{instance=""} 1\nb 1\n'
+    for _ in range(2):
+        await rig.scrape(scraper, body)
+    shown = exposition([("c", [("instance", "")], rig.now, 1.0), ("b", [], rig.now, 1.0)])
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=b"".join(shown), headers={"Content-Type": PROTOBUF})
+
+    rig.exporter.handler = answer
+    await rig.scrape(scraper)
+    found = rig.store.series([[Matcher(MatchType.RE, "__name__", "[abch].*")]], Millis(0), Millis(2**60))
+    assert {each.name: each.get("instance") for each in found} == {
+        **dict.fromkeys(["h"] if "nhcb" in more else ["h_bucket", "h_count"], ""),
+        "a": "",
+        "b": rig.address,
+        "c": "",
+    }
+    assert {each.get("job") for each in found} == {"j"}
+
+
+async def test_without_honoring_a_label_without_a_value_is_the_targets(rig: Rig) -> None:
+    await rig.scrape(rig.scraper(), 'a{instance=""} 1\n')
+    (labels,) = rig.store.series([[Matcher(MatchType.EQ, "__name__", "a")]], Millis(0), Millis(2**60))
+    assert labels.get("instance") == rig.address
+
+
 def test_renaming_leaves_what_does_not_collide() -> None:
     exposed = Labels.of(__name__="a", x="1")
     assert rename(exposed, Labels.of(job="j"), False) is exposed
@@ -251,6 +281,20 @@ async def test_a_limit_fails_the_scrape_and_is_named(rig: Rig, options: str, bod
     assert (await rig.scrape(rig.scraper(options), body)).startswith(reason)
     assert rig.stored("a") == []
     assert rig.latest("up") == 0.0
+
+
+async def test_how_many_samples_were_too_many_is_told(rig: Rig) -> None:
+    body = "a 1\nb 1\nc 1\n"
+    drop = "metric_relabel_configs: [{source_labels: [__name__], regex: c, action: drop}]"
+    await rig.scrape(rig.scraper(f"sample_limit: 1, {drop}"), body)
+    assert (rig.latest("scrape_samples_scraped"), rig.latest("scrape_samples_post_metric_relabeling")) == (3.0, 2.0)
+
+
+async def test_a_target_that_is_refused_is_not_asked_and_is_down(rig: Rig) -> None:
+    scraper = rig.make(replace(rig.target(), refusal="target_limit exceeded"))
+    assert await rig.scrape(scraper) == "target_limit exceeded"
+    assert rig.latest("up") == 0.0
+    assert rig.exporter.requests == []
 
 
 async def test_a_compressed_body_is_bounded_by_its_full_size(rig: Rig) -> None:
@@ -325,7 +369,7 @@ async def test_nan_and_infinities_are_values(rig: Rig) -> None:
 async def test_the_manager_scrapes_each_target_on_its_ticks_and_drops_those_removed(rig: Rig) -> None:
     target = rig.target("scrape_interval: 10s")
     manager = ScrapeManager(lambda target, _: rig.make(target), rig.clock)
-    manager.apply({"j": JobTargets((target,)), "k": JobTargets(problem="target_limit exceeded")})
+    manager.apply({"j": JobTargets((target,)), "k": JobTargets(problems=("target p: no URL",))})
     task = asyncio.create_task(manager.run())
     try:
         await settle()
@@ -333,6 +377,8 @@ async def test_the_manager_scrapes_each_target_on_its_ticks_and_drops_those_remo
             await rig.clock.advance(10)
             await rig.until(lambda: rig.store.stats().samples == 6 * count)  # noqa: B023 - awaited here
         assert (manager.jobs(), manager.states()[0].ok) == (["j", "k"], True)
+        # A marker at the very time of a scrape would be its duplicate.
+        await rig.clock.advance(0.5)
         manager.apply({"j": JobTargets()})
         await rig.until(lambda: rig.latest("up") is None)
         assert manager.states() == []
