@@ -17,13 +17,14 @@ from common.tsdb.blocks import block_pieces
 from common.tsdb.cache import DecodeCache
 from common.tsdb.index import LabelCache
 from common.tsdb.join import Lines, Piece, join_rows
+from common.tsdb.querier import ValueKind
 
 MAX_ROWS: Final = 64
 """Of more rows the kernels take longer than finding and joining them."""
 MAX_CELLS: Final = 1 << 18
 """2 MB."""
 _ROW_BYTES: Final = 200
-_TOO_MUCH: Final = "too much"
+_NOT_KEPT: Final = "not kept"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +65,7 @@ class Kept:
 def kept(
     blocks: Sequence[Block], matchers: Sequence[Matcher], cache: DecodeCache, labels: LabelCache
 ) -> Sequence[Kept] | None:
-    """What matchers choose from blocks (by rank), of floats, in `cache` if it was there; None if it is too much.
+    """What matchers choose from blocks (by rank), in `cache` if it was there; None if that isn't a few rows of floats.
 
     There is at most one.
     """
@@ -74,16 +75,18 @@ def kept(
 
 
 def _sized(found: Sequence[Kept] | None) -> tuple[Sequence[Kept] | str, int]:
-    return (_TOO_MUCH, 500) if found is None else (found, 500 + sum(each.size for each in found))
+    return (_NOT_KEPT, 500) if found is None else (found, 500 + sum(each.size for each in found))
 
 
 def _joined(blocks: Sequence[Block], matchers: Sequence[Matcher], cache: LabelCache) -> Sequence[Kept] | None:
     pieces: list[Piece[tuple[int, Labels]]] = []
     cells = 0
     for block in blocks:
-        rows = len(block.match(matchers))
-        cells += rows * (block.footer.samples // max(1, block.series) + 1)
-        if rows > MAX_ROWS or cells > MAX_CELLS:
+        series = block.match(matchers)
+        cells += len(series) * (block.footer.samples // max(1, block.series) + 1)
+        # Where floats and histograms of a series meet, it matters which block had which.
+        mixed = len(block.of_kind(series, ValueKind.HISTOGRAM)) > 0
+        if len(series) > MAX_ROWS or cells > MAX_CELLS or mixed:
             return None
         pieces += map(_printed, block_pieces(block, (), matchers, block.min, block.max, cache))
     found = []

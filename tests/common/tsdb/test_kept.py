@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.frames.model import SourceId
+from common.histogram import FloatHistogram
 from common.labels import Labels, Matcher, MatchType
 from common.sample import Millis
 from common.testing import FakeClock
@@ -13,6 +14,7 @@ from common.tsdb.blocks import DAY, WINDOW
 from common.tsdb.kept import Kept, kept
 from common.tsdb.memory import read_all
 from common.tsdb.options import StoreOptions
+from common.tsdb.querier import ValueKind
 from common.tsdb.store import Store
 from common.tsdb.writer import SourceWriter
 
@@ -96,3 +98,14 @@ def test_nothing_is_kept_of_series_that_are_nowhere(store: Store) -> None:
     nobody = [Matcher(MatchType.EQ, "__name__", "nobody")]
     assert held(store, nobody) == []
     assert list(store.select(nobody, Millis(START), Millis(START + 299 * STEP))) == []
+
+
+def test_a_histogram_that_came_before_a_float_of_its_time_holds(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, StoreOptions(retention_ms=0), FakeClock(START + 10 * DAY))
+    labels, histogram = Labels.of(__name__="few"), FloatHistogram(count=1.0)
+    store.append_histograms([(labels, START, histogram, 0)])
+    store.cut(START + WINDOW)
+    store.append_loose(SourceId(b"l" * 16), [(labels, START, 1.0)])
+    store.cut(START + WINDOW)
+    assert [batch.kind for batch in store.select(FEW, Millis(START), Millis(START))] == [ValueKind.HISTOGRAM]
+    store.close()
