@@ -34,7 +34,8 @@ MAGIC: Final = b"BRk\xb1"
 VERSION: Final = 1
 HEADER: Final = struct.Struct("<4sB3xQ")
 FOOTER: Final = struct.Struct("<QQqqQQQQQI4s")
-LINES_PER_PART: Final = 256
+PART_SLOTS: Final = 1 << 14
+"""Slots of a part's timelines, about: one device's are found without unpacking those of a whole fleet."""
 FEW_LINES: Final = 8
 """So many are decoded one by one, if no more are wanted."""
 MAX_PART_BYTES: Final = 1 << 28
@@ -88,6 +89,7 @@ class BlockIndex:
     metrics: list[MetricEntry]
     line_first: NDArray[np.int64]
     line_last: NDArray[np.int64]
+    part_first: NDArray[np.int64]
     part_offset: NDArray[np.int64]
     part_length: NDArray[np.int64]
 
@@ -111,7 +113,7 @@ def encode_index(index: BlockIndex) -> bytes:
         for array in (metric.start, metric.series, metric.line):
             put_ints(out, array)
         put_uvarint(out, metric.cells)
-    for array in (index.line_first, index.line_last, index.part_offset, index.part_length):
+    for array in (index.line_first, index.line_last, index.part_first, index.part_offset, index.part_length):
         put_ints(out, array)
     return bytes(out)
 
@@ -130,7 +132,7 @@ def decode_index(body: bytes) -> BlockIndex:
         cells = reader.uvarint()
         places = row, target, offset, length, first, last, start, series, line
         metrics.append(MetricEntry(schema, *places, cells, ValueKind(kind)))
-    lines = [get_ints(reader) for _ in range(4)]
+    lines = [get_ints(reader) for _ in range(5)]
     reader.end()
     for m in metrics:
         if (
@@ -144,6 +146,9 @@ def decode_index(body: bytes) -> BlockIndex:
             or not _within(m.line, len(lines[0]))
         ):
             raise FormatError(f"index of metric {m.schema.name!r} doesn't add up")
+    first, offset, length = lines[2:]
+    if not len(first) == len(offset) == len(length) or (np.diff(first) <= 0).any() or first[:1].any():
+        raise FormatError("index of timelines doesn't add up")
     return BlockIndex(targets, metrics, *lines)
 
 
@@ -317,10 +322,9 @@ class Block:
 
     def _cut(self, numbers: NDArray[np.intp], start: int, end: int) -> tuple[Lines, NDArray[np.intp]]:
         """Some lines (ascending) between two times (inclusive), and how many slots come before that in each."""
-        parts = numbers // LINES_PER_PART
-        found = [
-            self._lines(part, numbers[parts == part] - part * LINES_PER_PART) for part in np.unique(parts).tolist()
-        ]
+        firsts = self._open().part_first
+        parts = np.searchsorted(firsts, numbers, "right") - 1
+        found = [self._lines(part, numbers[parts == part] - firsts[part]) for part in np.unique(parts).tolist()]
         lines = found[0] if len(found) == 1 else Lines.concatenated(found)
         if start <= self.min and end >= self.max:
             return lines, np.zeros(len(numbers), np.intp)

@@ -15,8 +15,8 @@ from common.labels import Labels
 from common.sample import MetricMeta
 from common.tsdb.block import (
     HEADER,
-    LINES_PER_PART,
     MAGIC,
+    PART_SLOTS,
     VERSION,
     BlockIndex,
     Footer,
@@ -123,7 +123,8 @@ class BlockWriter:
         self._waiting: list[Times] = []
         self._line_first: list[int] = []
         self._line_last: list[int] = []
-        self._parts: list[tuple[int, int]] = []
+        self._waiting_slots = 0
+        self._parts: list[tuple[int, int, int]] = []
         self.samples = 0
         self.series = 0
 
@@ -153,14 +154,17 @@ class BlockWriter:
             self._waiting.append((times.copy(), None if stale is None else stale.copy()))
             self._line_first.append(int(times[0]))
             self._line_last.append(int(times[-1]))
-            if len(self._waiting) == LINES_PER_PART:
+            self._waiting_slots += len(times)
+            if self._waiting_slots >= PART_SLOTS:
                 self._flush_lines()
         return number
 
     def _flush_lines(self) -> None:
         if self._waiting:
-            self._parts.append(self._part(encode_timelines(self._waiting)))
+            first = len(self._line_first) - len(self._waiting)
+            self._parts.append((first, *self._part(encode_timelines(self._waiting))))
             self._waiting.clear()
+            self._waiting_slots = 0
 
     def add(self, metric: str, kind: ValueKind, rows: list["_Row"], meta: Sequence[MetricMeta]) -> None:
         """Write all rows of one metric and kind, in the order given."""
@@ -279,8 +283,7 @@ class BlockWriter:
             self._metrics,
             np.array(self._line_first, np.int64),
             np.array(self._line_last, np.int64),
-            np.array([at for at, _ in self._parts], np.int64),
-            np.array([length for _, length in self._parts], np.int64),
+            *np.array(self._parts, np.int64).reshape(-1, 3).T,
         )
         offset, length = self._part(encode_index(index))
         low, high = min(self._line_first), max(self._line_last)

@@ -57,6 +57,7 @@ class Shelf:
     native_group: NDArray[np.bool_]
     line_first: NDArray[np.int64]
     line_last: NDArray[np.int64]
+    part_first: NDArray[np.int64]
     part_offset: NDArray[np.int64]
     part_length: NDArray[np.int64]
     of_targets: RowIndex
@@ -109,6 +110,7 @@ class Shelf:
             native_group=np.repeat(kinds, [len(entry.offset) for entry in entries]),
             line_first=index.line_first,
             line_last=index.line_last,
+            part_first=index.part_first,
             part_offset=index.part_offset,
             part_length=index.part_length,
             of_targets=RowIndex(index.targets),

@@ -269,7 +269,10 @@ class _Parts:
     def _lines(self) -> None:
         index = self._index
         lines: list[Timeline] = []
-        for offset, length in zip(index.part_offset.tolist(), index.part_length.tolist(), strict=True):
+        parts = zip(index.part_first.tolist(), index.part_offset.tolist(), index.part_length.tolist(), strict=True)
+        for first, offset, length in parts:
+            if first != len(lines):
+                self._problems.append(f"a part begins with timeline {first}, not {len(lines)}")
             try:
                 lines += decode_timelines(self._read(offset, length, "timelines"))
             except FormatError as err:

@@ -125,7 +125,7 @@ def test_a_block_that_contradicts_itself_is_found_though_its_checksums_hold(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     block = min(path.rglob("*.blk"))
-    for array in ("line_first", "line_last", "part_length"):
+    for array in ("line_first", "line_last", "part_first", "part_length"):
 
         def wrong(body: bytes, array: str = array) -> object:
             index = decode_index(body)
