@@ -55,6 +55,8 @@ class QueryRunner:
             raise ApiError(
                 ErrorType.UNAVAILABLE, f"too many queries: {self.waiting} are waiting (--query.max-concurrency)"
             )
+        if timeout <= 0:
+            raise QueryTimeoutError("query timed out in query queue")
         began = self._state.clock.monotonic()
         await self._admitted(timeout)
         started = self._state.clock.monotonic()
