@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from common.histogram import FloatHistogram
 from common.labels import Labels
+from common.promql.gotext import plain_float
 from common.rules.format import sample_text
 from hub.api.decimals import DecimalRows
 
@@ -91,8 +92,8 @@ def _go(text: bytes) -> bytes:
 
 
 def sample(ms: int, value: float) -> bytes:
-    """`[time,"value"]`."""
-    return b'[%b,"%b"]' % (timestamp(ms), sample_text(value).encode())
+    """`[time,"value"]` of a scalar, which unlike other values has never an exponent."""
+    return b'[%b,"%b"]' % (timestamp(ms), plain_float(value).encode())
 
 
 def separated(items: Iterable[bytes]) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from common.rules.format import sample_text
 from hub.api import encode
 from hub.api.decimals import DecimalRows
 
@@ -20,7 +21,9 @@ def _expected(
     there = np.ones(rows.shape, np.bool_) if presence is None else presence
     return [
         b",".join(
-            encode.sample(ms, value) for ms, value, here in zip(times.tolist(), row.tolist(), kept, strict=True) if here
+            b'[%b,"%b"]' % (encode.timestamp(ms), sample_text(value).encode())
+            for ms, value, here in zip(times.tolist(), row.tolist(), kept, strict=True)
+            if here
         )
         for row, kept in zip(rows, there, strict=True)
     ]

@@ -33,6 +33,14 @@ async def test_the_probe_of_grafana_succeeds(api: Api) -> None:
     assert await api.data("/api/v1/query", query="1+1", time="4") == {"resultType": "scalar", "result": [4, "2"]}
 
 
+@pytest.mark.parametrize(("query", "text"), [("1e21", "1" + "0" * 21), ("-1e-7", "-0.0000001"), ("Inf", "+Inf")])
+async def test_a_scalar_has_no_exponent(api: Api, query: str, text: str) -> None:
+    # Unlike the samples of vectors, as in Prometheus.
+    assert (await api.data("/api/v1/query", query=query, time="4"))["result"] == [4, text]
+    vector = await api.data("/api/v1/query", query="vector(1e21)", time="4")
+    assert vector["result"] == [{"metric": {}, "value": [4, "1e+21"]}]
+
+
 async def test_a_query_may_be_posted_as_a_form(api: Api) -> None:
     response = await (await api.client()).post("/api/v1/query", data={"query": "1", "time": "1.5"})
     assert (await response.json())["data"]["result"] == [1.5, "1"]
