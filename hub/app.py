@@ -5,7 +5,6 @@ import dataclasses
 import platform
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -290,7 +289,7 @@ class Hub:
                 body_ms=min(BODY_MS, options.read_timeout_ms),
             ),
             web=WebOptions(
-                external_url=self._external_url(),
+                external_url=self._options.url(self.port),
                 port=self.port,
                 route_prefix=options.prefix,
                 cors_origin=options.cors_origin,
@@ -334,7 +333,7 @@ class Hub:
             self._clock,
             executor,
             registry,
-            RuleOptions(external_labels=self._loaded.config.external_labels, external_url=self._external_url()),
+            RuleOptions(external_labels=self._loaded.config.external_labels, external_url=self._options.url(self.port)),
         )
         manager.apply(self._loaded.groups)
         return manager
@@ -428,9 +427,6 @@ class Hub:
     def quit(self) -> None:
         """Stop as by SIGTERM."""
         signal.raise_signal(signal.SIGTERM)
-
-    def _external_url(self) -> str:
-        return self._options.external_url or f"http://{socket.gethostname()}:{self.port}"
 
     def _receiver(self, stack: AsyncExitStack, committing: Executor, registry: CollectorRegistry) -> Receiver | None:
         if not self._options.remote_write_receiver:

@@ -1,5 +1,6 @@
 """What the command line says, as a value."""
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -127,6 +128,10 @@ class Options:
         if name == "max_samples":
             return str(value or MOST_SAMPLES)
         return "" if value is None else str(value)
+
+    def url(self, port: int) -> str:
+        """Under which users reach the hub, that listens on `port`; without a slash at its end."""
+        return (self.external_url or f"http://{socket.gethostname()}:{port}").rstrip("/")
 
     @property
     def prefix(self) -> str:

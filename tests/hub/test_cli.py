@@ -78,6 +78,11 @@ def test_the_route_prefix_follows_the_external_url_unless_given(given: list[str]
     assert parsed(*given).prefix == prefix
 
 
+def test_the_external_url_has_no_slash_at_its_end_so_that_paths_can_follow() -> None:
+    assert parsed("--web.external-url=http://pi/bramble/").url(1) == "http://pi/bramble"
+    assert parsed().url(9090).endswith(":9090")
+
+
 @pytest.mark.parametrize(
     "flag",
     ["--web.enable-otlp-receiver", "--query.max-samples=-1", "--query.timeout=0s",
