@@ -67,7 +67,7 @@ def short_float(value: float) -> str:
     sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
     assert isinstance(exponent, int)
     power = len(digits) - 1 + exponent
-    if -4 <= power < 21:
+    if -4 <= power < 6:
         return plain_float(value)
     mantissa = "".join(map(str, digits))
     if len(mantissa) > 1:

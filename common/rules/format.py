@@ -7,7 +7,7 @@ from common.times import rfc3339
 
 _SI = ("k", "M", "G", "T", "P", "E", "Z", "Y")
 _SI_SMALL = ("m", "u", "n", "p", "f", "a", "z", "y")
-_BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi")
+_BINARY = ("ki", "Mi", "Gi", "Ti", "Pi", "Ei", "Zi", "Yi")
 _MAX_SECONDS = (2**63 - 1) / 1e9
 
 
@@ -56,9 +56,9 @@ def sample_text(value: float) -> str:
 
 
 def go_value(value: float) -> str:
-    """Go's `%v` of a float64: exponent below 1e-4 and from 1e21 on."""
+    """Go's `%v` and `%g` of a float64: exponent below 1e-4 and from 1e6 on."""
     magnitude = abs(value)
-    if magnitude and (magnitude < 1e-4 or magnitude >= 1e21) and magnitude != math.inf:
+    if magnitude and (magnitude < 1e-4 or magnitude >= 1e6) and magnitude != math.inf:
         return exponent(value)
     return plain(value)
 

@@ -310,7 +310,7 @@ def _printf(args: list[Value]) -> str:
             text = fmt.special(value)
             if text is None:
                 digits = precision if precision is not None else ("6" if verb in "efE" else None)
-                text = fmt.exponent(value) if digits is None and verb in "gG" and _wide(value) else fmt.plain(value)
+                text = fmt.go_value(value)
                 if digits is not None:
                     text = f"{value:{'+' if '+' in flags else ''}.{digits}{verb}}"
             return _pad(text, flags, width)
@@ -328,10 +328,6 @@ def _printf(args: list[Value]) -> str:
     out = _VERB.sub(one, _text(args[0]))
     extra = [f"{'float64' if isinstance(v, float) else 'string'}={_text(v)}" for v in rest]
     return out + (f"%!(EXTRA {', '.join(extra)})" if extra else "")
-
-
-def _wide(value: float) -> bool:
-    return value != 0 and not 1e-4 <= abs(value) < 1e21
 
 
 def _pad(text: str, flags: str, width: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.promql.gotext import short_float
 from common.rules import format as fmt
 
 
@@ -33,6 +34,22 @@ def test_samples_are_written_as_prometheus_writes_them(value: float, text: str) 
     assert fmt.sample_text(value) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (999999.0, "999999"),
+        (1e6, "1e+06"),
+        (-1234567.5, "-1.2345675e+06"),
+        (1e-4, "0.0001"),
+        (0.00001234, "1.234e-05"),
+        (-0.0, "-0"),
+        (math.inf, "+Inf"),
+    ],
+)
+def test_numbers_in_messages_and_templates_have_exponents_as_in_go(value: float, text: str) -> None:
+    assert fmt.go_value(value) == short_float(value) == text
+
+
 @given(st.floats(allow_nan=False))
 def test_a_written_sample_reads_back_as_itself(value: float) -> None:
     assert float(fmt.sample_text(value)) == value
@@ -52,7 +69,9 @@ def test_humanize_uses_si_prefixes(value: float, text: str) -> None:
     assert fmt.humanize(value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(1.0, "1"), (1048576.0, "1Mi"), (0.12, "0.12"), (2.0**64, "16Ei")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(1.0, "1"), (2048.0, "2ki"), (1048576.0, "1Mi"), (0.12, "0.12"), (2.0**64, "16Ei")]
+)
 def test_humanize1024_uses_binary_prefixes(value: float, text: str) -> None:
     assert fmt.humanize1024(value) == text
 

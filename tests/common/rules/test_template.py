@@ -54,7 +54,8 @@ def expand(text: str) -> str:
         ("{{ `raw \\n` }}", "raw \\n"),
         ('{{ "tab\\t" }}', "tab\t"),
         ("{{ 1 }}", "1"),
-        ("{{ 1e21 }}", "1e+21"),
+        ("{{ 1e6 }}", "1e+06"),
+        ('{{ printf "%v %g" 1234567.5 1e6 }}', "1.2345675e+06 1e+06"),
     ],
 )
 def test_supported_templates_expand_as_in_prometheus(text: str, output: str) -> None:
