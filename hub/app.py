@@ -297,6 +297,7 @@ class Hub:
             ),
             external_labels=config.external_labels,
             head=self._head,
+            busy=store.busy,
             receiver=self._receiver(stack, committing, registry),
             admin=_Admin(store, cache, clock) if options.admin else None,
             lifecycle=self if options.lifecycle else None,

@@ -262,7 +262,8 @@ def _sorted(result: Result) -> Result:
     if result.type is not ValueType.MATRIX:
         return result
     if result.matrix is not None:
-        return replace(result, matrix=sort_by_labels(result.matrix))
+        matrix = sort_by_labels(result.matrix)
+        return result if matrix is result.matrix else replace(result, matrix=matrix)
     return replace(result, series=tuple(sorted(result.series, key=_by_labels)))
 
 

@@ -178,7 +178,9 @@ def merge_same_labels(matrix: Matrix) -> Matrix:
 
 def remove_names(matrix: Matrix) -> Matrix:
     """Carry out delayed removal: drop the metadata labels of marked series and join what became equal."""
-    if matrix.drop_name is None or not matrix.drop_name.any():
+    if matrix.drop_name is None:
+        return matrix
+    if not matrix.drop_name.any():
         return replace(matrix, drop_name=None)
     labels = [
         without_metadata(labels) if drop else labels

@@ -683,9 +683,14 @@ class Store:
         budget: Budget | None = None,
     ) -> Iterator[RowBatch]:
         """As Querier.select."""
-        blocks, chosen = self._look(matchers, start, end)
-        newest = hints is not None and hints.newest
-        return rows_of(blocks, chosen, matchers, start, end, self._label_cache, self._blocks.cache, budget, newest)
+        newest, look = hints is not None and hints.newest, self._look(matchers, start, end)
+        return rows_of(*look, matchers, start, end, self._label_cache, self._blocks.cache, budget, newest)
+
+    def busy(self) -> bool:
+        """Whether another thread takes samples or moves them just now, so that reading would have to wait."""
+        if free := self._lock.acquire(blocking=False):
+            self._lock.release()
+        return not free
 
     def label_names(self, matchers: Sequence[Sequence[Matcher]], start: Millis, end: Millis) -> list[str]:
         """As Querier.label_names."""
@@ -720,9 +725,8 @@ class Store:
     def metadata(self, name: str = "") -> dict[str, list[MetricMeta]]:
         """As Querier.metadata."""
         with self._lock:
-            if name:
-                return {name: list(self._head.meta[name])} if name in self._head.meta else {}
-            return {key: list(metas) for key, metas in self._head.meta.items()}
+            known = self._head.meta
+            return {key: list(known[key]) for key in ([name] if name else list(known)) if key in known}
 
     # About itself
 

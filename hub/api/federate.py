@@ -1,6 +1,5 @@
 """`/federate`: the newest sample of every selected series, for any Prometheus to scrape: text, or protobuf if asked."""
 
-import threading
 from collections.abc import Iterator, Sequence
 
 from aiohttp import web
@@ -20,7 +19,7 @@ from hub.api.envelope import ApiError
 from hub.api.escaping import Escaping, escape, negotiate
 from hub.api.keys import STATE
 from hub.api.params import match_params, read_form
-from hub.api.runner import RUNNER
+from hub.api.runner import RUNNER, Cancel
 
 Sample = tuple[Labels, int, float | FloatHistogram]
 
@@ -89,7 +88,7 @@ async def federate(request: web.Request) -> web.StreamResponse:
 
     coding = choose(request.headers.get("Accept-Encoding", ""))
 
-    def job(cancel: threading.Event) -> Packed:
+    def job(cancel: Cancel) -> Packed:
         budget = QueryBudget(state.limits.max_samples, cancel=cancel.is_set)
         samples = newest(state.querier, sets, now, lookback, budget)
         if protobuf:

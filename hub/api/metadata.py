@@ -1,6 +1,5 @@
 """`labels`, `label/NAME/values`, `series`, `metadata`."""
 
-import threading
 from collections.abc import Iterator, Sequence
 
 from aiohttp import web
@@ -19,7 +18,7 @@ from hub.api.params import (
     read_form,
     window_params,
 )
-from hub.api.runner import RUNNER
+from hub.api.runner import RUNNER, Cancel
 
 TRUNCATED = "results truncated due to limit"
 
@@ -40,7 +39,7 @@ async def labels(request: web.Request) -> web.StreamResponse:
     limit, (start, end), sets = limit_param(form), _window(form), match_params(form, named=False)
     querier, coding = request.app[STATE].querier, choose(request.headers.get("Accept-Encoding", ""))
 
-    def job(_: threading.Event) -> Packed:
+    def job(_: Cancel) -> Packed:
         return pack(_limited(querier.label_names(sets, start, end), limit), coding)
 
     return respond(await request.app[RUNNER].run(job), JSON)
@@ -53,7 +52,7 @@ async def label_values(request: web.Request) -> web.StreamResponse:
     limit, (start, end), sets = limit_param(form), _window(form), match_params(form, named=False)
     querier, coding = request.app[STATE].querier, choose(request.headers.get("Accept-Encoding", ""))
 
-    def job(_: threading.Event) -> Packed:
+    def job(_: Cancel) -> Packed:
         return pack(_limited(querier.label_values(name, sets, start, end), limit), coding)
 
     return respond(await request.app[RUNNER].run(job), JSON)
@@ -67,7 +66,7 @@ async def series(request: web.Request) -> web.StreamResponse:
 
     coding = choose(request.headers.get("Accept-Encoding", ""))
 
-    def job(_: threading.Event) -> Packed:
+    def job(_: Cancel) -> Packed:
         found = querier.series(sets, start, end)
         items = encode.separated(map(encode.metric, found[:limit]))
         return pack(envelope(items, [TRUNCATED] if len(found) > limit else []), coding)
@@ -96,7 +95,7 @@ async def metadata(request: web.Request) -> web.StreamResponse:
     )
     querier = request.app[STATE].querier
 
-    def job(_: threading.Event) -> bytes:
+    def job(_: Cancel) -> bytes:
         out: dict[str, list[dict[str, str]]] = {}
         for family, metas in sorted(querier.metadata(name).items()):
             if 0 <= limit <= len(out):

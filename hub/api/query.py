@@ -1,7 +1,6 @@
 """`query`, `query_range`, `format_query`, `parse_query`, and the page's query box."""
 
-import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
@@ -13,7 +12,7 @@ from aiohttp import web
 from common.errors import BrambleError, FormatError, QueryCanceledError, QueryError
 from common.logs import EventLog
 from common.promql.ast import Expr, ValueType
-from common.promql.engine import DELAYED_NAME_REMOVAL, PER_STEP_STATS, Result
+from common.promql.engine import DELAYED_NAME_REMOVAL, PER_STEP_STATS, REMEMBERED_LENGTH, Result
 from common.promql.errors import ParseError
 from common.promql.locality import Reach, is_knowable, is_local, reach
 from common.promql.matrix import Matrix
@@ -45,7 +44,7 @@ from hub.api.params import (
     time_param,
 )
 from hub.api.range_cache import RangeCache, Span
-from hub.api.runner import RUNNER
+from hub.api.runner import RUNNER, Cancel
 from hub.api.state import ApiState
 from hub.query_log import timings
 
@@ -106,7 +105,7 @@ async def _answer(
     request: web.Request,
     form: Form,
     query: Query,
-    evaluate: Callable[[threading.Event], Result | Extent],
+    evaluate: Callable[[Cancel], Result | Extent],
     keep: Callable[[Packed], None] = lambda _: None,
 ) -> web.Response:
     """The answer with what `evaluate` gives, which `keep` sees as it is sent."""
@@ -117,8 +116,8 @@ async def _answer(
 
     coding = choose(request.headers.get("Accept-Encoding", ""))
 
-    def job(cancel: threading.Event) -> Packed:
-        began = clock.monotonic()
+    def job(cancel: Cancel) -> Packed:
+        began, query.result = clock.monotonic(), None
         try:
             with logged(request, query):
                 result = evaluate(cancel)
@@ -142,7 +141,7 @@ async def _answer(
         return packed
 
     try:
-        return respond(await request.app[RUNNER].run(job, timeout), JSON)
+        return respond(await request.app[RUNNER].run(job, timeout, like=_like(state, query)), JSON)
     finally:
         spent = clock.monotonic() - asked
         if query.result is not None:
@@ -164,14 +163,22 @@ async def _answer(
             )
 
 
-def _until(pieces: Iterable[bytes], cancel: threading.Event) -> Iterator[bytes]:
+def _like(state: ApiState, query: Query) -> Hashable | None:
+    """What names queries that take about as long as this one; None if it should not be answered on the event loop."""
+    logs = state.query_log is not None and state.query_log.enabled
+    if logs or len(query.text) > REMEMBERED_LENGTH:
+        return None
+    return query.text, query.step, query.end - query.start
+
+
+def _until(pieces: Iterable[bytes], cancel: Cancel) -> Iterator[bytes]:
     """The pieces, given up as soon as nobody waits for them."""
     for piece in pieces:
         _heed(cancel)
         yield piece
 
 
-def _heed(cancel: threading.Event) -> None:
+def _heed(cancel: Cancel) -> None:
     if cancel.is_set():
         raise QueryCanceledError("query was canceled while its result was encoded")
 
@@ -183,7 +190,7 @@ async def instant(request: web.Request) -> web.StreamResponse:
     at = time_param(form, "time", Moment.at(state.clock.now())).query_ms
     text, lookback, timeout = form.get("query", ""), _lookback(form), _timeout(state, form) / 1000
 
-    def evaluate(cancel: threading.Event) -> Result:
+    def evaluate(cancel: Cancel) -> Result:
         return state.engine.instant(
             state.querier, text, at, timeout=timeout, lookback_ms=lookback, cancel=cancel.is_set
         )
@@ -209,7 +216,7 @@ async def ranged(request: web.Request) -> web.StreamResponse:
 
     query = Query(text, first, last, step_ms, state.clock.monotonic())
 
-    def evaluate(cancel: threading.Event, first: int = first, last: int = last) -> Result:
+    def evaluate(cancel: Cancel, first: int = first, last: int = last) -> Result:
         kind = _plan(text, features).type
         if kind in _TYPE_NAMES:
             raise bad_parameter(
@@ -247,7 +254,7 @@ async def _cached(
     generation = cache.generation
     back = lookback or options.lookback_ms
 
-    def from_cache(cancel: threading.Event) -> Result | Extent:
+    def from_cache(cancel: Cancel) -> Result | Extent:
         def part(start: int, end: int) -> Result:
             result, before = evaluate(cancel, start, end), query.result
             if before is not None:
@@ -388,7 +395,7 @@ async def for_page(request: web.Request, text: str, most: int) -> Answer:
     state = request.app[STATE]
     now = state.clock.now()
 
-    def job(cancel: threading.Event) -> Answer:
+    def job(cancel: Cancel) -> Answer:
         return _rows(state.engine.instant(state.querier, text, now, cancel=cancel.is_set), most)
 
     reason = state.ready()

@@ -1,6 +1,5 @@
 """`write` and `read`: the receiving ends of Prometheus's remote write (1.0 and 2.0) and remote read."""
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -27,7 +26,7 @@ from common.tsdb.querier import Querier
 from hub.api.envelope import ApiError, ErrorType, bad
 from hub.api.keys import STATE
 from hub.api.params import body_in_time
-from hub.api.runner import RUNNER
+from hub.api.runner import RUNNER, Cancel
 from hub.intake.remote_write import MAX_BODY_BYTES, TooLargeError, Version
 
 MAX_READ_SAMPLES = 5_000_000
@@ -103,7 +102,7 @@ async def read(request: web.Request) -> web.StreamResponse:
     body = await _read(request, MAX_READ_BODY_BYTES)
     state = request.app[STATE]
 
-    def job(cancel: threading.Event) -> tuple[bytes, dict[str, str]]:
+    def job(cancel: Cancel) -> tuple[bytes, dict[str, str]]:
         try:
             asked = decode_request(snappy.decompress(body, MAX_READ_BODY_BYTES * 8))
         except LimitError as err:

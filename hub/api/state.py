@@ -241,6 +241,8 @@ class ApiState:
     web: WebOptions = field(default_factory=WebOptions)
     external_labels: Labels = EMPTY
     head: Callable[[], HeadInfo] = HeadInfo
+    busy: Callable[[], bool] = lambda: False
+    """Whether who reads the store now would have to wait."""
     receiver: Receiver | None = None
     admin: Admin | None = None
     """None without `--web.enable-admin-api`."""

@@ -1,6 +1,5 @@
 """`status/tsdb`: how many series there are, and which names and labels make them."""
 
-import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,7 +11,7 @@ from hub.api import encode
 from hub.api.envelope import bad, success
 from hub.api.keys import STATE
 from hub.api.params import integer, read_form
-from hub.api.runner import RUNNER
+from hub.api.runner import RUNNER, Cancel
 
 RECENT_MS = 2 * 3_600_000
 """Series with samples in this last span count as Prometheus's head."""
@@ -57,7 +56,7 @@ async def tsdb(request: web.Request) -> web.StreamResponse:
     state = request.app[STATE]
     now = state.clock.now()
 
-    def job(_: threading.Event) -> bytes:
+    def job(_: Cancel) -> bytes:
         series = state.querier.series([], Millis(now - RECENT_MS), now)
         head = state.head()
         stats = {
