@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from common.exposition.parse import Format, Series, parse
 from common.labels import Labels
 from common.remote import snappy
 from common.remote.read import encode_result, encode_series
@@ -124,6 +125,7 @@ def samples(end: int) -> bytes:
         (Labels.of(__name__="odd"), np.where(count % 3 == 0, np.nan, np.inf)),
         (Labels.of(__name__="big", text='é😀"\\\n'), count * 1e20),
         (Labels.of(__name__="small"), count * 1e-9),
+        (Labels.of({"__name__": "utf.8_x", "é.1": "v", "a_b": "w"}), count),
         (Labels.of(__name__="negative"), np.where(count % 7 == 0, -np.inf, -0.0)),
         *((Labels.of(__name__="h_bucket", le=le, job="a"), count * n) for n, le in enumerate(("0.1", "1", "+Inf"), 1)),
     ]
@@ -171,6 +173,7 @@ EXPRESSIONS = (
     "m + on (instance, job) m", "vector(NaN)", "scalar(nope)", "-m", "absent(nope{a='b'})", "m > bool 5", "1/0", "0/0",
     'label_replace(m, "a", "", "", "(")', "quantile(0.5, m)", "m @ 1", "pi()", "1 + 'a'",
     "sum(", "foo bar", "m{", "unknown_func(m)", "", "m + on (job) m", "{}", "sum(m) by", "nope", "m == 1 unless m",
+    "1e21", "-1e-7", "vector(1e21)",
 )  # fmt: skip
 RANGES = (
     "rate(c_total[5m])",
@@ -178,6 +181,7 @@ RANGES = (
     "max_over_time(m[2m])",
     "sum(rate(c_total[5m])) * 2",
     "predict_linear(m[5m], 60)",
+    "quantile(1234567, m)",
 )
 TIMES = (
     "NaN", "Inf", "-Inf", "1e300", "-1e300", "-1", "0", "1.5", "1e10", "1e400", "x", "9999999999999", "0x1p4", "1_000",
@@ -323,6 +327,25 @@ def test_answers_have_the_same_fields(pair: Pair, path: str, form: str, since: i
 def test_federation_has_the_same_samples(pair: Pair) -> None:
     theirs, own = pair.ask("GET", "/federate", "match[]=m&match[]=odd")
     assert sorted(theirs.body.splitlines()) == sorted(own.body.splitlines())
+
+
+@pytest.mark.parametrize("scheme", ["allow-utf-8", "underscores", "dots", "values", "other"])
+def test_federation_escapes_names_the_same_way(pair: Pair, scheme: str) -> None:
+    if pair.version < 3:
+        pytest.skip("version 2 knows no UTF-8 names")
+    accept = f"text/plain;version=0.0.4;escaping={scheme}"
+    theirs, own = pair.ask("GET", "/federate", 'match[]={"utf.8_x"}', Accept=accept)
+    assert theirs.headers["Content-Type"] == own.headers["Content-Type"]
+    # The order of labels differs.
+    found = [
+        [
+            (entry.labels, entry.value, entry.timestamp)
+            for entry in parse(body, Format.TEXT)
+            if isinstance(entry, Series)
+        ]
+        for body in (theirs.body, own.body)
+    ]
+    assert found[0] == found[1] != []
 
 
 def test_the_headers_that_browsers_and_grafana_look_at_are_the_same(pair: Pair) -> None:
