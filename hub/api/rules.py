@@ -123,10 +123,9 @@ async def rules(request: web.Request) -> web.StreamResponse:
         statuses = statuses[tokens.index(token) :]
     groups: list[dict[str, object]] = []
     data: dict[str, object] = {"groups": groups}
-    filtered = bool(wanted.kind or wanted.names or wanted.sets)
     for status in filter(wanted.group, statuses):
         chosen = [_rule(rule, hide not in ("true", "1", "t")) for rule in status.rules if wanted.rule(rule)]
-        if not chosen and filtered:
+        if not chosen:
             continue
         if limit and len(groups) == limit:
             data["groupNextToken"] = _token(status)

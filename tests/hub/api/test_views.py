@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from yarl import URL
@@ -131,6 +132,12 @@ async def test_rules_are_filtered(api: Api, params: dict, names: list[str]) -> N
     api.views.group_rows = groups()
     data = await api.data("/api/v1/rules", **params)
     assert [rule["name"] for group in data["groups"] for rule in group["rules"]] == names
+
+
+async def test_a_group_without_rules_is_not_shown(api: Api) -> None:
+    first, second = groups()
+    api.views.group_rows = [replace(first, rules=()), second]
+    assert [group["name"] for group in (await api.data("/api/v1/rules"))["groups"]] == ["h"]
 
 
 async def test_rule_groups_are_paged_by_token(api: Api) -> None:
