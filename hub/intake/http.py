@@ -80,6 +80,8 @@ def describe(err: BaseException, timeout_ms: float) -> str:
             return "it closed the connection without an answer"
         case aiohttp.ClientPayloadError():
             return "the answer was cut off"
+        case aiohttp.TooManyRedirects():
+            return f"stopped after {len(err.history)} redirects"
         case aiohttp.ClientResponseError():
             return f"the answer is not HTTP: {err.message}"[:200]
         case aiohttp.InvalidURL():

@@ -283,6 +283,14 @@ async def test_a_limit_fails_the_scrape_and_is_named(rig: Rig, options: str, bod
     assert rig.latest("up") == 0.0
 
 
+async def test_redirects_without_end_are_named(rig: Rig) -> None:
+    async def again(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("/metrics")
+
+    rig.exporter.handler = again
+    assert await rig.scrape(rig.scraper()) == "stopped after 10 redirects"
+
+
 async def test_how_many_samples_were_too_many_is_told(rig: Rig) -> None:
     body = "a 1\nb 1\nc 1\n"
     drop = "metric_relabel_configs: [{source_labels: [__name__], regex: c, action: drop}]"
