@@ -110,13 +110,25 @@ def vector(
     labels: Sequence[Labels], row: NDArray[np.float64], ms: int, histograms: NDArray[np.object_] | None = None
 ) -> Iterator[bytes]:
     """The result list of an instant query, in pieces: one value of each series, or its histogram where there is one."""
+    found = values(np.ascontiguousarray(row))
+    if histograms is None:
+        # In blocks, each one call of orjson's.
+        at = orjson.Fragment(timestamp(ms))
+        for begin in range(0, len(labels), _BLOCK_ROWS):
+            part = slice(begin, begin + _BLOCK_ROWS)
+            items = [
+                {"metric": each.to_dict(), "value": (at, value.decode())}
+                for each, value in zip(labels[part], found[part], strict=True)
+            ]
+            yield (b"," if begin else b"[") + text(items)[1:-1]
+        yield b"]" if labels else b"[]"
+        return
     prefix = b',"value":[' + timestamp(ms) + b',"'
-    instead = [None] * len(labels) if histograms is None else histograms.tolist()
-    return separated(
+    yield from separated(
         b'{"metric":%b%b%b"]}' % (metric(each), prefix, value)
         if histogram is None
         else b'{"metric":%b,"histogram":%b}' % (metric(each), _histogram(ms, histogram))
-        for each, value, histogram in zip(labels, values(np.ascontiguousarray(row)), instead, strict=True)
+        for each, value, histogram in zip(labels, found, histograms.tolist(), strict=True)
     )
 
 
@@ -239,6 +251,8 @@ class MatrixEncoder:
                 texts[number] = b"".join(some)
 
 
+_BLOCK_ROWS = 1 << 10
+"""Rows of an instant query are encoded in blocks of so many, between which it can be given up."""
 _BLOCK_CELLS = 1 << 14
 """Rows are encoded in blocks of about this many cells, whose arrays stay in the cache."""
 _FEW_CELLS = 64
