@@ -47,7 +47,8 @@ ACCEPT = (
     "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
 )
 ACCEPT_NATIVE = (
-    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6," + ACCEPT
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;escaping=allow-utf-8;q=0.6,"
+    + ACCEPT
 )
 """Where native histograms or start timestamps are wanted; no text format has the former, few exporters' the latter."""
 MAX_BODY_BYTES = 64 << 20

@@ -26,6 +26,7 @@ from common.testing import FakeClock, settle
 from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
 from common.wire import write_bytes, write_double, write_int, write_text, write_varint
+from hub.api.escaping import Escaping, negotiate
 from hub.config import HubConfig
 from hub.discovery.static import JobTargets, Target, targets
 from hub.intake.commit import Committer
@@ -476,7 +477,7 @@ async def test_native_histograms_are_asked_for_stored_and_end(rig: Rig) -> None:
     answers = iter(bodies)
 
     async def answer(request: web.Request) -> web.Response:
-        assert request.headers["Accept"].startswith("application/vnd.google.protobuf")
+        assert negotiate(request.headers["Accept"]) == (True, Escaping.NONE)
         return web.Response(body=next(answers), headers={"Content-Type": PROTOBUF})
 
     rig.exporter.handler = answer
