@@ -122,16 +122,20 @@ def check_labels(labels: Labels, target: Target) -> None:
 def row(exposed: Labels, target: Target) -> Labels | None:
     """The row under which an exposed series is stored, or None where metric relabelling drops it.
 
-    Where the store adds no labels of the target, the row has them.
+    Where the store adds no labels of the target, the row has them. FormatError for one that can't be stored.
     """
     renamed = rename(exposed, target.labels, target.job.honor_labels)
     if target.source_labels:
-        return renamed
-    kept = relabel(target.labels.merge(renamed), target.job.metric_relabel_configs)
-    if kept is None or not kept.pairs:
-        return None
+        kept = renamed
+    else:
+        relabelled = relabel(target.labels.merge(renamed), target.job.metric_relabel_configs)
+        if relabelled is None or not relabelled.pairs:
+            return None
+        kept = relabelled
     if NAME not in kept:
-        raise FormatError(f"metric_relabel_configs leave {exposed} without a metric name")
+        raise FormatError(f"missing metric name (__name__ label): {exposed}")
+    if not kept.pairs[0][0]:
+        raise FormatError(f"invalid metric name or label names: {kept}")
     return kept
 
 

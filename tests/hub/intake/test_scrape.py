@@ -284,6 +284,25 @@ async def test_a_limit_fails_the_scrape_and_is_named(rig: Rig, options: str, bod
     assert rig.latest("up") == 0.0
 
 
+@pytest.mark.parametrize(
+    ("body", "options", "reason"),
+    [
+        ('{""} 1\n', "", "missing metric name (__name__ label): {}"),
+        ('a{""="x"} 1\n', "", 'invalid metric name or label names: a{""="x"}'),
+        (
+            "a 1\n",
+            "metric_relabel_configs: [{regex: __name__, action: labeldrop}]",
+            "missing metric name (__name__ label): a",
+        ),
+    ],
+)
+async def test_a_series_without_name_or_with_a_nameless_label_fails_the_scrape(
+    rig: Rig, body: str, options: str, reason: str
+) -> None:
+    assert await rig.scrape(rig.scraper(options), body) == reason
+    assert rig.latest("up") == 0.0
+
+
 async def test_redirects_without_end_are_named(rig: Rig) -> None:
     async def again(request: web.Request) -> web.StreamResponse:
         raise web.HTTPFound("/metrics")
