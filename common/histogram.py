@@ -85,6 +85,14 @@ class Side:
             return self
         return Side(self.offset + first, self.counts[first : last + 1])
 
+    def times(self, factor: float) -> "Side":
+        """Every count multiplied; what is empty stays so, be the factor infinite or NaN."""
+        return Side(self.offset, np.where(self.counts == 0, 0.0, self.counts * factor)).trimmed()
+
+    def divided(self, by: float) -> "Side":
+        """Every count divided; what is empty stays so, be the divisor NaN."""
+        return Side(self.offset, np.where(self.counts == 0, 0.0, self.counts / by)).trimmed()
+
     def within(self, low: int, high: int) -> Counts:
         """Counts of the indexes low..high-1, zero where there are none."""
         out = np.zeros(max(0, high - low))
@@ -204,8 +212,8 @@ class FloatHistogram:
                 count=self.count * factor,
                 sum=self.sum * factor,
                 zero_count=self.zero_count * factor,
-                positive=Side(self.positive.offset, self.positive.counts * factor).trimmed(),
-                negative=Side(self.negative.offset, self.negative.counts * factor).trimmed(),
+                positive=self.positive.times(factor),
+                negative=self.negative.times(factor),
                 hint=ResetHint.GAUGE if factor < 0 else self.hint,
             )
 
@@ -219,8 +227,8 @@ class FloatHistogram:
                 count=float(np.float64(self.count) / divisor),
                 sum=float(np.float64(self.sum) / divisor),
                 zero_count=float(np.float64(self.zero_count) / divisor),
-                positive=EMPTY_SIDE if gone else Side(self.positive.offset, self.positive.counts / by).trimmed(),
-                negative=EMPTY_SIDE if gone else Side(self.negative.offset, self.negative.counts / by).trimmed(),
+                positive=EMPTY_SIDE if gone else self.positive.divided(by),
+                negative=EMPTY_SIDE if gone else self.negative.divided(by),
                 hint=ResetHint.GAUGE if by < 0 else self.hint,
             )
 

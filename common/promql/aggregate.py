@@ -46,21 +46,20 @@ class Groups:
     def __init__(self, cache: LabelCache, grouping: tuple[str, ...], without: bool) -> None:
         self._cache = cache
         self._names = frozenset(grouping) | ({NAME} if without else frozenset())
-        self._key_names = frozenset(grouping)
         self._without = without
         self._numbers: dict[Labels, int] = {}
         self.labels: list[Labels] = []
 
     def all_of(self, labels: Sequence[Labels]) -> Index:
         """The number of the group of each."""
-        if not self._without and not self._key_names:
+        if not self._without and not self._names:
             if not self.labels:
                 self.labels.append(EMPTY)
             return np.zeros(len(labels), dtype=np.intp)
         if self._without:
-            keys = self._cache.drop(labels, self._key_names)
+            keys = self._cache.drop(labels, self._names)
         else:
-            keys = self._cache.keep(labels, self._key_names)
+            keys = self._cache.keep(labels, self._names)
         numbers = self._numbers
         # By identity: equal keys are mostly one object, and hashing them by value is slow.
         marks = list(map(id, keys))
@@ -68,7 +67,7 @@ class Groups:
         for mark, key in dict(zip(marks, keys, strict=True)).items():
             number = of_mark[mark] = numbers.setdefault(key, len(self.labels))
             if number == len(self.labels):
-                self.labels.append(key.drop(self._names) if self._without else key)
+                self.labels.append(key)
         return np.fromiter(map(of_mark.__getitem__, marks), np.intp, len(marks))
 
 
@@ -125,7 +124,9 @@ class HistogramFold:
         self._ev = ev
         self._op = expr.op
         self._position = unwrap(expr.expr).span.start
-        self._sums: dict[tuple[int, int], Accumulator | None] = {}
+        self._sums: dict[tuple[int, int], Accumulator] = {}
+        self._incompatible: dict[tuple[int, int], str] = {}
+        """Metric of the first histogram that could not be added."""
 
     def take(self, part: Matrix, number: Index) -> Matrix:
         """Take the histograms of `part` into account; what is left is for the fold of floats."""
@@ -145,16 +146,11 @@ class HistogramFold:
     def _add(self, key: tuple[int, int], histogram: FloatHistogram, name: str) -> None:
         if key not in self._sums:
             self._sums[key] = Accumulator(histogram)
-            return
-        total = self._sums[key]
-        if total is None:
-            return
-        try:
-            total.add(histogram)
-        except IncompatibleError:
-            text = "vector contains a mix of histograms with exponential and custom buckets schemas for metric name"
-            self._ev.notes.warn(f"{text} {quote(name)}", self._position)
-            self._sums[key] = None
+        elif key not in self._incompatible:
+            try:
+                self._sums[key].add(histogram)
+            except IncompatibleError:
+                self._incompatible[key] = name
 
     def result(self, presence: Bools) -> tuple[Bools, Cells | None]:
         """Presence with the histograms' results, and those; groups of both kinds give nothing, with a warning."""
@@ -167,7 +163,9 @@ class HistogramFold:
                 self._ev.notes.warn("encountered a mix of histograms and floats for aggregation", self._position)
                 presence[group, step] = False
                 continue
-            if total is None:
+            if (group, step) in self._incompatible:
+                text = "vector contains a mix of histograms with exponential and custom buckets schemas for metric name"
+                self._ev.notes.warn(f"{text} {quote(self._incompatible[group, step])}", self._position)
                 continue
             if total.collision:
                 self._ev.notes.warn("conflicting counter resets during histogram aggregation", self._position)
@@ -178,9 +176,12 @@ class HistogramFold:
         return presence, cells
 
 
-def _without_histograms(ev: "Evaluator", expr: Aggregate, matrix: Matrix, position: int) -> Matrix:
+def _without_histograms(
+    ev: "Evaluator", expr: Aggregate, matrix: Matrix, position: int, steps: Bools | None = None
+) -> Matrix:
+    """The floats; of histograms at `steps` [K] (all without it) there is an info."""
     mask = matrix.is_histogram()
-    if mask is not None and mask.any():
+    if mask is not None and (mask if steps is None else mask & steps).any():
         ev.notes.info(f"ignored histogram in {expr.op} aggregation", position)
     return matrix.floats_only()
 
@@ -217,9 +218,12 @@ def _group_flags(matrix: Matrix, number: Index, count: int) -> Bools | None:
 def _quantile(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     assert expr.param is not None
     q = ev.scalar(expr.param, steps)
+    matrix = ev.vector(expr.expr, steps)
     for bad in _outside(q, 0.0, 1.0):
-        ev.notes.warn(f"quantile value should be between 0 and 1, got {short_float(bad)}", expr.param.span.start)
-    matrix = _without_histograms(ev, expr, ev.vector(expr.expr, steps), unwrap(expr.expr).span.start)
+        ev.notes.warn(
+            f"quantile value should be between 0 and 1, got {short_float(bad)}", unwrap(expr.param).span.start
+        )
+    matrix = _without_histograms(ev, expr, matrix, unwrap(expr.expr).span.start)
     if not len(matrix.labels):
         return matrix
     groups = Groups(ev.cache, expr.grouping, expr.without)
@@ -230,11 +234,11 @@ def _quantile(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
 
 
 def _outside(values: Floats, low: float, high: float) -> list[float]:
-    """What to warn about: NaN, the largest above `high`, the smallest below `low`."""
+    """What to warn about: NaN and nothing else, or the largest above `high` and the smallest below `low`."""
     bad: list[float] = []
     if np.isnan(values).any():
-        bad.append(float("nan"))
-    top, bottom = float(np.nanmax(values, initial=-np.inf)), float(np.nanmin(values, initial=np.inf))
+        return [float("nan")]
+    top, bottom = float(values.max()), float(values.min())
     if top > high:
         bad.append(top)
     if bottom < low:
@@ -242,9 +246,9 @@ def _outside(values: Floats, low: float, high: float) -> list[float]:
     return bad
 
 
-def _parameter(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Floats:
+def _checked(ev: "Evaluator", expr: Aggregate, param: Floats) -> Floats:
+    """The parameter as it is applied, all 0 if nothing is chosen; QueryError for what is no number of series."""
     assert expr.param is not None
-    param = ev.scalar(expr.param, steps)
     if expr.op == "limit_ratio":
         if not param.any():
             return param
@@ -253,12 +257,12 @@ def _parameter(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Floats:
         for bad in _outside(param, -1.0, 1.0):
             to = "1" if bad > 0 else "-1"
             text = f"ratio value should be between -1 and 1, got {short_float(bad)}, capping to {to}"
-            ev.notes.warn(text, expr.param.span.start)
+            ev.notes.warn(text, unwrap(expr.param).span.start)
         return np.clip(param, -1.0, 1.0)
-    if not (param >= 1).any() and not np.isnan(param).all():
-        return np.zeros_like(param)
     if np.isnan(param).any():
         raise QueryError("Parameter value is NaN")
+    if not (param >= 1).any():
+        return np.zeros_like(param)
     if param.min() <= -MAX_INT64:
         raise QueryError(f"Scalar value {short_float(float(param.min()))} underflows int64")
     if param.max() >= MAX_INT64:
@@ -267,12 +271,14 @@ def _parameter(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Floats:
 
 
 def _pick(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
-    param = _parameter(ev, expr, steps)
+    assert expr.param is not None
+    param = ev.scalar(expr.param, steps)
     matrix = ev.vector(expr.expr, steps)
-    if expr.op in ("topk", "bottomk"):
-        matrix = _without_histograms(ev, expr, matrix, expr.span.start)
+    param = _checked(ev, expr, param)
     if not len(matrix.labels) or not param.any():
         return empty(steps.times)
+    if expr.op in ("topk", "bottomk"):
+        matrix = _without_histograms(ev, expr, matrix, expr.span.start, param >= 1)
     if expr.op == "limitk":
         # Storage gives series in no certain order: the same query shall pick the same ones.
         matrix = sort_by_labels(matrix)

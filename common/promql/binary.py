@@ -13,7 +13,7 @@ from common.promql import histogram_cells
 from common.promql.ast import Binary, Cardinality, VectorMatching
 from common.promql.gotext import quote
 from common.promql.labelcache import LabelCache
-from common.promql.matrix import SAME_LABELSET, Bools, Cells, Floats, Matrix, concat, empty, merge_same_labels
+from common.promql.matrix import Bools, Cells, Floats, Matrix, concat, empty, has_duplicates, merge_same_labels
 
 if TYPE_CHECKING:
     from common.promql.evaluator import Evaluator
@@ -226,7 +226,6 @@ class _Matching:
             parts.append(self._meet(lefts, rights, matched))
         if self._fill_one is not None:
             parts.append(self._filled_one(matched))
-        self._refuse_second_matches(matched)
         if self._fill_many is not None:
             parts.append(self._filled_many(matched))
         return self._join(parts, steps)
@@ -268,15 +267,23 @@ class _Matching:
                 " matching labels must be unique on one side"
             )
 
-    def _refuse_second_matches(self, matched: Bools) -> None:
-        if self._matching.card is not Cardinality.ONE_TO_ONE:
+    def _match(self, matched: Bools, labels: Sequence[Labels], signatures: Index, met: Bools) -> None:
+        """Note where rows of the many side found a partner (`met`), be it that a comparison leaves them out then.
+
+        Of one match group there may be one at a step, or their results must differ.
+        """
+        np.logical_or.at(matched, signatures, met)
+        alone = self._matching.card is Cardinality.ONE_TO_ONE
+        if len(set(signatures.tolist())) == len(labels) or not (alone or has_duplicates(labels)):
             return
-        many = self._many
-        for signature, rows in enumerate(many.rows):
-            if len(rows) > 1 and ((many.matrix.presence[rows].sum(axis=0) > 1) & matched[signature]).any():
-                raise QueryError(
-                    "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)"
-                )
+        rows: dict[tuple[int, Labels], list[int]] = {}
+        for row, (signature, each) in enumerate(zip(signatures.tolist(), labels, strict=True)):
+            rows.setdefault((signature, EMPTY if alone else each), []).append(row)
+        if any(len(same) > 1 and (met[same].sum(axis=0) > 1).any() for same in rows.values()):
+            problem = "grouping labels must ensure unique matches"
+            if alone:
+                problem = "many-to-one matching must be explicit (group_left/group_right)"
+            raise QueryError(f"multiple matches for labels: {problem}")
 
     def _compute(
         self, left: Floats, right: Floats, presence: Bools, ones: Cells | None, others: Cells | None
@@ -291,25 +298,36 @@ class _Matching:
         whole = len(lefts) == len(many.labels)
         left = many.values if whole else many.values[lefts]
         presence = (many.presence if whole else many.presence[lefts]) & one.presence[rights]
-        np.logical_or.at(matched, self._many.of[lefts], presence)
         ones = None if many.histograms is None else many.histograms[lefts]
         others = None if one.histograms is None else one.histograms[rights]
+        compatible = self._compatible(presence, ones, others)
         values, presence, cells = self._compute(left, one.values[rights], presence, ones, others)
         labels = self._labels(
             many.labels if whole else [many.labels[i] for i in lefts.tolist()],
             [one.labels[j] for j in rights.tolist()] if self._matching.include else (),
         )
+        self._match(matched, labels, self._many.of[lefts], presence if compatible is None else compatible)
         return Matrix(labels, values, presence, many.timestamps, cells)
+
+    def _compatible(self, presence: Bools, ones: Cells | None, others: Cells | None) -> Bools | None:
+        """Pairs that a comparison can decide, be it that it leaves them out; None for operators that leave none out."""
+        if self._expr.op not in COMPARISONS or self._expr.return_bool:
+            return None
+        if ones is None and others is None:
+            return presence
+        left, right = (np.zeros_like(presence) if cells is None else cells.astype(np.bool_) for cells in (ones, others))
+        decided: Bools = left == right if self._expr.op in ("==", "!=") else ~left & ~right
+        return presence & decided
 
     def _filled_one(self, matched: Bools) -> Matrix:
         """Rows of the many side where the other has nothing, against the fill value."""
         assert self._fill_one is not None
         many = self._many.matrix
         presence = many.presence & ~_present_by_signature(self._one, len(self._one.rows))[self._many.of]
-        np.logical_or.at(matched, self._many.of, presence)
+        labels = self._labels(many.labels, [self._group(x) for x in many.labels])
+        self._match(matched, labels, self._many.of, presence)
         fill = np.full((1, 1), self._fill_one)
         values, presence, cells = self._compute(many.values, fill, presence, many.histograms, None)
-        labels = self._labels(many.labels, [self._group(x) for x in many.labels])
         return Matrix(labels, values, presence, many.timestamps, cells)
 
     def _filled_many(self, matched: Bools) -> Matrix:
@@ -339,21 +357,7 @@ class _Matching:
         matrix = concat(parts, steps)
         if self._expr.return_bool and self._ev.setting.delayed_names:
             matrix = replace(matrix, drop_name=np.ones(len(matrix.labels), dtype=np.bool_))
-        try:
-            return merge_same_labels(matrix).without_empty()
-        except QueryError:
-            if self._matching.card is Cardinality.ONE_TO_ONE:
-                raise
-            raise QueryError(self._clash(matrix)) from None
-
-    def _clash(self, matrix: Matrix) -> str:
-        """Which error two equal results are: within one match group, or across groups."""
-        groups: dict[Labels, set[Labels]] = {}
-        for labels in matrix.labels:
-            groups.setdefault(labels, set()).add(self._group(labels))
-        if self._matching.on and not set(self._matching.include) & self._names:
-            return "multiple matches for labels: grouping labels must ensure unique matches"
-        return SAME_LABELSET
+        return merge_same_labels(matrix).without_empty()
 
 
 def _braced(labels: Labels) -> str:

@@ -215,8 +215,8 @@ class Engine:
         return replace(
             result,
             timestamp=end,
-            warnings=list(ev.notes.warnings),
-            infos=list(ev.notes.infos),
+            warnings=list(ev.notes.warnings.values()),
+            infos=list(ev.notes.infos.values()),
             samples_read=budget.read,
             peak_samples=budget.peak,
             loaded=steps.loaded,

@@ -3,7 +3,12 @@
 import math
 import re
 
+import numpy as np
+from numpy.typing import NDArray
+
 from common.promql.gotext import short_float
+
+Floats = NDArray[np.float64]
 
 _HEX = re.compile(r"[+-]?0[xX]")
 _MIN_NORMAL = 2.2250738585072014e-308
@@ -32,6 +37,16 @@ def parse(text: str) -> float:
     if "_" in text:
         raise ValueError(f"not a number: {text!r}")
     return float(text)
+
+
+def maximum(left: Floats, right: Floats) -> Floats:
+    """As math.Max of each pair: infinity is larger than NaN, which is else the result."""
+    return np.where((left == np.inf) | (right == np.inf), np.inf, np.maximum(left, right))
+
+
+def minimum(left: Floats, right: Floats) -> Floats:
+    """As math.Min of each pair: minus infinity is less than NaN, which is else the result."""
+    return -maximum(-left, -right)
 
 
 def almost_equal(left: float, right: float, tolerance: float) -> bool:

@@ -197,25 +197,28 @@ def sort_by_labels(matrix: Matrix) -> Matrix:
 
 @dataclass(slots=True)
 class Notes:
-    """Annotations of one query, each text once, with `(line:column)` of what caused it."""
+    """Annotations of one query, each text once, with `(line:column)` of what caused it last."""
 
     query: str
-    warnings: dict[str, None] = field(default_factory=dict)
-    infos: dict[str, None] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
+    """Those with the position by those without."""
+    infos: dict[str, str] = field(default_factory=dict)
     native: bool = False
     """Whether native histograms were looked at: their sums depend on the order of series."""
     by_step: dict[str, StepNote] = field(default_factory=dict)
-    """Infos of which is known at which steps of the query they arise."""
+    """Of the infos those of which is known at which steps of the query they arise."""
     subqueries: int = 0
     """How many subqueries what is evaluated now stands in: their steps are not the query's."""
 
     def warn(self, text: str, start: int) -> None:
         """Add `PromQL warning: text (position)`; `start` is a byte offset into the query."""
-        self.warnings[f"PromQL warning: {text} ({self._position(start)})"] = None
+        text = f"PromQL warning: {text}"
+        self.warnings[text] = f"{text} ({self._position(start)})"
 
     def info(self, text: str, start: int) -> None:
         """Add `PromQL info: text (position)`; `start` is a byte offset into the query."""
-        self.infos[f"PromQL info: {text} ({self._position(start)})"] = None
+        text = f"PromQL info: {text}"
+        self.infos[text] = f"{text} ({self._position(start)})"
 
     def info_by_step(
         self, text: str, start: int, times: Times, counts: NDArray[np.int64], fixes: Floats | None = None
@@ -224,9 +227,13 @@ class Notes:
         note = StepNote(self.query, f"PromQL info: {text}", self._position(start), counts, fixes)
         step = int(times[1] - times[0]) if len(times) > 1 else 0
         told = note.told(int(times[0]), step)
-        self.infos[told] = None
-        if not self.subqueries:
-            self.by_step[told] = note
+        key = note.text if fixes is None else told
+        if key in self.infos or self.subqueries:
+            # Arises elsewhere, too.
+            self.by_step.pop(key, None)
+        else:
+            self.by_step[key] = note
+        self.infos[key] = told
 
     def _position(self, start: int) -> str:
         before = self.query.encode()[:start]

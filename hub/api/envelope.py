@@ -17,6 +17,8 @@ from common.errors import (
 )
 
 JSON = "application/json"
+MAX_ANNOTATIONS = 10
+"""Of each kind in an answer."""
 
 
 class ErrorType(StrEnum):
@@ -83,14 +85,21 @@ def classify(error: Exception) -> ApiError:
 
 
 def envelope(data: Iterable[bytes], warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> Iterator[bytes]:
-    """A successful answer in pieces; `data` is JSON. Empty lists of annotations are left out, as in Prometheus."""
+    """A successful answer in pieces; `data` is JSON. As in Prometheus empty lists of annotations are left out, and of
+    long ones all but MAX_ANNOTATIONS.
+    """
     yield b'{"status":"success","data":'
     yield from data
     if warnings:
-        yield b',"warnings":' + orjson.dumps(list(warnings))
+        yield b',"warnings":' + orjson.dumps(_some(warnings, "warning"))
     if infos:
-        yield b',"infos":' + orjson.dumps(list(infos))
+        yield b',"infos":' + orjson.dumps(_some(infos, "info"))
     yield b"}"
+
+
+def _some(texts: Sequence[str], kind: str) -> list[str]:
+    rest = len(texts) - MAX_ANNOTATIONS
+    return [*texts[:MAX_ANNOTATIONS], f"{rest} more {kind} annotations omitted"] if rest > 0 else list(texts)
 
 
 def success(data: bytes, warnings: Sequence[str] = (), infos: Sequence[str] = ()) -> web.Response:

@@ -47,6 +47,8 @@ class OnStore(ScriptStore):
                 if slot % 2 == number:
                     writer.forget()
                     writer.write(Millis(time), rows[::-1] if slot % 3 else rows, ())
+        natives = [(labels, at, each, 0) for labels, found in self._histograms.items() for at, each in found.items()]
+        self._store.append_histograms(natives)
 
     def select(
         self,

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.promql import gonumber
 from common.promql.ast import Call, VectorSelector
-from common.promql.matrix import Floats, Matrix, empty, scalar
+from common.promql.matrix import Bools, Floats, Matrix, empty, scalar
 from common.promql.preprocess import unwrap
 
 if TYPE_CHECKING:
@@ -51,12 +52,17 @@ def unary(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
     yield from _apply(ev, node, steps, function)
 
 
-def _apply(ev: "Evaluator", node: Call, steps: "Steps", function: Callable[[Floats], Floats]) -> Iterator[Matrix]:
+def _apply(
+    ev: "Evaluator", node: Call, steps: "Steps", function: Callable[[Floats], Floats], wanted: Bools | None = None
+) -> Iterator[Matrix]:
+    """`function` of floats, at the steps `wanted` [K] or all."""
+
     def parts() -> Iterator[Matrix]:
         for part in ev.stream(node.args[0], steps):
             floats = part.floats_only()
+            presence = floats.presence if wanted is None else floats.presence & wanted
             with np.errstate(all="ignore"):
-                yield replace(floats, values=function(floats.values))
+                yield replace(floats, values=function(floats.values), presence=presence)
 
     yield from ev.dropped(node.args[0], parts(), steps)
 
@@ -70,7 +76,7 @@ def round_to(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
 
 
 def clamp(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
-    """`clamp`, `clamp_min`, `clamp_max`: NaN limits give NaN; crossed limits give nothing."""
+    """`clamp`, `clamp_min`, `clamp_max`: NaN limits give NaN (or infinity); crossed limits give nothing."""
     low = np.full(steps.count, -np.inf)
     high = np.full(steps.count, np.inf)
     match node.func:
@@ -80,9 +86,10 @@ def clamp(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
             high = ev.scalar(node.args[1], steps)
         case _:
             low, high = ev.scalar(node.args[1], steps), ev.scalar(node.args[2], steps)
-    crossed = high < low
-    for part in _apply(ev, node, steps, lambda x: np.maximum(low, np.minimum(high, x))):
-        yield replace(part, presence=part.presence & ~crossed) if crossed.any() else part
+    wanted = ~(high < low)
+    yield from _apply(
+        ev, node, steps, lambda x: gonumber.maximum(low, gonumber.minimum(high, x)), None if wanted.all() else wanted
+    )
 
 
 def _days(seconds: Floats) -> tuple["np.ndarray[tuple[int, ...], np.dtype[np.int64]]", ...]:

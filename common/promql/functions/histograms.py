@@ -157,8 +157,8 @@ def _check(ev: "Evaluator", q: Floats, arg: Expr) -> None:
 def quantile(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
     """`histogram_quantile(q, v)`."""
     q = ev.scalar(node.args[0], steps)
-    _check(ev, q, node.args[0])
     matrix = ev.vector(node.args[1], steps)
+    _check(ev, q, node.args[0])
     native, source = _both(ev, matrix, node.args[1])
     parts = [native_quantile(ev, native, q, node.args[1])]
     parts.append(compute(ev, source, lambda u, c, at: buckets.quantile(q[at], u, c), node.args[1]))
@@ -168,12 +168,12 @@ def quantile(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
 def quantiles(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
     """`histogram_quantiles(v, label, q, ...)`: one series a quantile, named in `label`."""
     label = ev.string(node.args[1])
+    matrix = ev.vector(node.args[0], steps)
     wanted = []
     for arg in node.args[2:]:
         q = ev.scalar(arg, steps)
         _check(ev, q, arg)
         wanted.append(q)
-    matrix = ev.vector(node.args[0], steps)
     native, source = _both(ev, matrix, node.args[0])
     parts = []
     for q in wanted:

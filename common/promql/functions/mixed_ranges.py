@@ -313,6 +313,10 @@ def _increase(
                 return None
     elif points[0].hint is not gauge or last.hint is not gauge:
         remarks.warn(NOT_GAUGE)
+    if not last.is_custom:
+        # The resolution goes down before zero buckets are brought together, not after as otherwise.
+        schema = min(point.schema for point in (previous, last, *(points[1:-1] if counter else ())))
+        last = last.laid_out(schema, last.zero_threshold, ())
     rise = combine(remarks, last, previous, -1.0, "subtraction")
     if rise is None or not counter:
         return None if rise is None else rise.with_hint(gauge)

@@ -61,7 +61,10 @@ Kernel = Callable[[Window], Floats]
 
 @dataclass(frozen=True, slots=True)
 class RangeFunction:
-    """A function of a range vector; `least` samples make a result, `keeps_name` as last_over_time does."""
+    """A function of a range vector; `least` samples make a result, `keeps_name` as last_over_time does.
+
+    So does absent_over_time, of whose series none is shown: they need not differ in more than their name.
+    """
 
     kernel: Kernel
     least: int = 1
@@ -102,11 +105,6 @@ def _predict_linear(w: Window) -> Floats:
 
 def _smoothing(w: Window) -> Floats:
     factor, trend = w.args
-    for name, value in (("smoothing", factor), ("trend", trend)):
-        bad = (value <= 0) | (value >= 1)
-        short = "sf" if name == "smoothing" else "tf"
-        if bad.any():
-            raise QueryError(f"invalid {name} factor. Expected: 0 < {short} < 1, got: {float(value[np.argmax(bad)]):f}")
     return window_ranks.double_exponential(w.values, w.lo, w.hi, factor, trend)
 
 
@@ -138,7 +136,7 @@ RANGE_FUNCTIONS: dict[str, RangeFunction] = {
     "last_over_time": RangeFunction(lambda w: windows.last(w.values, w.lo, w.hi), keeps_name=True),
     "first_over_time": RangeFunction(lambda w: windows.first(w.values, w.lo, w.hi), keeps_name=True),
     "present_over_time": RangeFunction(_ones),
-    "absent_over_time": RangeFunction(_ones),
+    "absent_over_time": RangeFunction(_ones, keeps_name=True),
     "stddev_over_time": RangeFunction(lambda w: window_sums.deviations(w.values, w.lo, w.hi)),
     "stdvar_over_time": RangeFunction(lambda w: window_sums.variances(w.values, w.lo, w.hi)),
     "mad_over_time": RangeFunction(lambda w: window_ranks.median_deviations(w.values, w.lo, w.hi)),
@@ -182,7 +180,12 @@ def _apply(
     start = source.selector if isinstance(source, MatrixSelector) else source
     ends = ev.reference_times(start.offset, start.timestamp, steps)
     starts = ends - source.range
-    position = unwrap(node.args[0]).span.start
+    position = _position(node)
+
+    def load(samples: Times) -> None:
+        steps.load(samples)
+        if node.func == "double_exponential_smoothing":
+            _check_factors(args[0], args[1], samples > 0)
 
     def kernel(rows: selectors.Rows, lo: NDArray[np.intp], hi: NDArray[np.intp]) -> Floats:
         with np.errstate(all="ignore"):
@@ -200,7 +203,7 @@ def _apply(
                 lo, hi = np.zeros(steps.count, dtype=np.intp), np.full(steps.count, size, dtype=np.intp)
             else:
                 lo, hi = windows.bounds(rows.times, starts, ends)
-            steps.load(len(rows.labels) * (hi - lo))
+            load(len(rows.labels) * (hi - lo))
             enough = hi - lo >= function.least
             born = None
             if rows.starts is not None and function.counter:
@@ -226,16 +229,19 @@ def _apply(
                 # One window: it holds exactly what was selected.
                 yield from apart(selectors.by_length(stacks.real(batch)))
             else:
-                yield from _together(ev, node, function, stacks.real(batch), starts, ends, steps, args)
+                yield from _together(ev, node, function, stacks.real(batch), starts, ends, steps, args, load)
 
     for series in mixed.values():
         ev.budget.check()
-        steps.load(window_loads(series, starts, ends))
+        load(window_loads(series, starts, ends))
 
         def of_floats(floats: Samples, series: MixedSeries = series) -> tuple[Floats, int]:
             rows = selectors.Rows([series.labels], np.asarray(floats.values, dtype=np.float64)[None], floats.times)
             return kernel(rows, *windows.bounds(floats.times, starts, ends))[0], function.least
 
+        if node.func == "quantile_over_time":
+            lo, hi = windows.bounds(series.real().floats.times, starts, ends)
+            _check_quantile(ev, node, args[0][hi > lo])
         part = mixed_ranges.evaluate(ev, node.func, position, series, starts, ends, steps.times, of_floats)
         if part is not None:
             yield part
@@ -250,6 +256,7 @@ def _together(
     ends: Times,
     steps: "Steps",
     args: tuple[Floats, ...],
+    load: Callable[[Times], None],
 ) -> Iterator[Matrix]:
     """The function of rows without markers and start timestamps, of many timelines at once."""
     lines = Timelines.of(batch.timelines)
@@ -257,7 +264,7 @@ def _together(
     enough: Bools = np.array([pattern.hi - pattern.lo >= function.least for pattern in found], np.bool_)
     some = np.flatnonzero(enough.any(axis=1))
     for pattern, rows in zip(found, np.bincount(pattern_of[batch.timeline_of], minlength=len(found)), strict=True):
-        steps.load(rows * (pattern.hi - pattern.lo))
+        load(rows * (pattern.hi - pattern.lo))
 
     def kernel(values: Floats, line_of: NDArray[np.intp], pattern: int) -> Floats:
         lo, hi = found[pattern].lo, found[pattern].hi
@@ -303,7 +310,7 @@ def _named(ev: "Evaluator", node: Call, function: RangeFunction, parts: Iterator
         if mask is None or (part.presence & ~mask).any():
             seen.update((labels.name, labels.get("__type__") if typed else "") for labels in part.labels)
         yield part
-    position = unwrap(node.args[0]).span.start
+    position = _position(node)
     for name, kind in sorted(seen):
         if not name:
             continue
@@ -326,7 +333,7 @@ def _with_one_name(ev: "Evaluator", node: Call, name: str, parts: Iterator[Matri
         times = part.timestamps
         yield part
     if counts is not None and counts.any():
-        ev.notes.info_by_step(f"{_NOT_A_COUNTER} {quote(name)}", unwrap(node.args[0]).span.start, times, counts)
+        ev.notes.info_by_step(f"{_NOT_A_COUNTER} {quote(name)}", _position(node), times, counts)
 
 
 def _check_overlap(
@@ -339,7 +346,22 @@ def _check_overlap(
     seen = window_rates.window_events(overlap, lo, hi).any(axis=1)
     for row in np.flatnonzero(seen).tolist():
         text = "sample has start time that overlaps with previous sample timestamp for metric"
-        ev.notes.warn(f"{text} {quote(rows.labels[row].name)}", unwrap(node.args[0]).span.start)
+        ev.notes.warn(f"{text} {quote(rows.labels[row].name)}", _position(node))
+
+
+def _position(node: Call) -> int:
+    """Where annotations of a call point to: its first argument; Prometheus forgets where a subquery stands."""
+    source = unwrap(node.args[0])
+    return 0 if isinstance(source, Subquery) else source.span.start
+
+
+def _check_factors(factor: Floats, trend: Floats, steps: Bools) -> None:
+    """Refuse what smooths nothing, where there are samples to smooth (`steps` [K])."""
+    for name, short, values in (("smoothing", "sf", factor), ("trend", "tf", trend)):
+        bad = values[steps & ((values <= 0) | (values >= 1))]
+        if len(bad):
+            got = f"{bad[0]:f}" if np.isfinite(bad[0]) else short_float(float(bad[0]))
+            raise QueryError(f"invalid {name} factor. Expected: 0 < {short} < 1, got: {got}")
 
 
 def _check_quantile(ev: "Evaluator", node: Call, q: Floats) -> None:

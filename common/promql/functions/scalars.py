@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from common.promql import gonumber
 from common.promql.ast import Call
-from common.promql.matrix import Floats, Matrix, scalar
+from common.promql.matrix import Matrix, scalar
 
 if TYPE_CHECKING:
     from common.promql.evaluator import Evaluator, Steps
@@ -49,5 +50,5 @@ def to_scalar(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
 def extreme_of(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
     """`min_of` and `max_of` of two scalars."""
     left, right = (ev.scalar(arg, steps) for arg in node.args)
-    pick: Callable[[Floats, Floats], Floats] = np.minimum if node.func == "min_of" else np.maximum
+    pick = gonumber.minimum if node.func == "min_of" else gonumber.maximum
     yield scalar(pick(left, right), steps.times)

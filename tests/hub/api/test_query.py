@@ -236,6 +236,19 @@ async def test_annotations_stand_beside_data(api: Api) -> None:
     assert body["infos"][0].startswith("PromQL info: metric might not be a counter")
 
 
+async def test_ten_annotations_are_told_and_the_rest_counted(api: Api) -> None:
+    api.fill()
+    query = "quantile_over_time(time(), temp[1m])"
+    for steps, told in ((10, 10), (11, 11)):
+        end = str(T0 / 1000 + steps - 1)
+        body = await api.get("/api/v1/query_range", query=query, start=str(T0 / 1000), end=end, step="1")
+        assert len(body["warnings"]) == told
+    assert body["warnings"][9:] == [
+        "PromQL warning: quantile value should be between 0 and 1, got 1.700000009e+09 (1:20)",
+        "1 more warning annotations omitted",
+    ]
+
+
 @pytest.mark.parametrize("text", ["2023-11-14T22:13:20Z", "2023-11-14T23:13:20.000+01:00", "1.7e9", "1700000000.0004"])
 async def test_times_are_unix_or_rfc3339(api: Api, text: str) -> None:
     assert (await api.data("/api/v1/query", query="time()", time=text))["result"][1] == "1700000000"
