@@ -182,8 +182,10 @@ class Archive:
             raise LineError(self.line, self._future(at))
         if at < 0:
             raise LineError(self.line, f"timestamp {at / 1000} s: samples before 1970 are not stored")
-        self.exemplars += entry.exemplar is not None
         number = self._numbers.get(entry.text)
+        if number is None and not (entry.labels.name and entry.labels.pairs[0][0]):
+            raise LineError(self.line, f"a series without a name, or with a label that has none: {entry.labels}")
+        self.exemplars += entry.exemplar is not None
         columns = self._columns
         columns.rows.append(self._add(entry.text, entry.labels) if number is None else number)
         columns.times.append(at)

@@ -105,6 +105,8 @@ def test_what_is_said_of_a_family_in_two_batches_stays_together() -> None:
         ("a 1 -1\n# EOF", 1, "samples before 1970"),
         ('a{b="1",b="2"} 1 1\n# EOF', 1, "occurs twice"),
         ("# TYPE a nonsense\n# EOF", 1, "invalid metric type"),
+        ('{""} 1 1\n# EOF', 1, "a series without a name"),
+        ('a{""="x"} 1 1\n# EOF', 1, "with a label that has none"),
     ],
 )
 def test_a_bad_line_is_named_with_what_is_wrong(text: str, line: int, problem: str) -> None:
