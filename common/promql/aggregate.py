@@ -35,6 +35,8 @@ _FOLDS: dict[str, Callable[[int, int], folding.Fold]] = {
     "stddev": lambda groups, steps: folding.Spread(groups, steps, root=True),
     "stdvar": lambda groups, steps: folding.Spread(groups, steps, root=False),
 }
+CHOOSING = frozenset({"topk", "bottomk", "limitk", "limit_ratio"})
+"""Aggregations that give some of the series which they are of."""
 MAX_INT64 = 2.0**63
 FOLD_CELLS = 1 << 18
 """Cells that are gathered before they are folded."""
@@ -73,9 +75,9 @@ class Groups:
 
 def evaluate(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     """The aggregation `expr` at `steps`."""
+    if expr.op in CHOOSING:
+        return _pick(ev, expr, steps)
     match expr.op:
-        case "topk" | "bottomk" | "limitk" | "limit_ratio":
-            return _pick(ev, expr, steps)
         case "quantile":
             return _quantile(ev, expr, steps)
         case "count_values":

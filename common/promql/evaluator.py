@@ -317,8 +317,11 @@ def single_name(expr: Expr) -> bool:
             return single_name(expr.selector)
         case Unary() | Subquery():
             return single_name(expr.expr)
+        case Aggregate() if expr.op in aggregate.CHOOSING:
+            return single_name(expr.expr)
         case Aggregate():
-            return not expr.without and not set(expr.grouping) & {NAME, "__type__", "__unit__"}
+            named = (*expr.grouping, expr.param.value) if isinstance(expr.param, StringLiteral) else expr.grouping
+            return not expr.without and not set(named) & {NAME, "__type__", "__unit__"}
         case Binary():
             return value_type(expr.lhs) is ValueType.SCALAR and single_name(expr.rhs)
     return False
