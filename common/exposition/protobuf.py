@@ -154,13 +154,11 @@ def _metric(
         elif number == 4:
             yield from _summary(data, *body, name, common, timestamp)
         elif number == 7:
-            if native:
-                found = _native(data, *body, name, common, timestamp, type_)
-                if found is not None:
-                    yield found
-                    if not classic:
-                        continue
-            yield from _histogram(data, *body, name, common, timestamp)
+            found = _native(data, *body, name, common, timestamp, type_) if native else None
+            if found is not None:
+                yield found
+            if found is None or classic:
+                yield from _histogram(data, *body, name, common, timestamp, found is not None)
 
 
 def _native(
@@ -228,7 +226,10 @@ def _summary(data: bytes, at: int, end: int, name: str, pairs: Pairs, timestamp:
         yield _series(name, (*pairs, ("quantile", format_float(quantile))), found_value, timestamp, start)
 
 
-def _histogram(data: bytes, at: int, end: int, name: str, pairs: Pairs, timestamp: int | None) -> Iterator[Series]:
+def _histogram(
+    data: bytes, at: int, end: int, name: str, pairs: Pairs, timestamp: int | None, is_native: bool
+) -> Iterator[Series]:
+    """The classic series; none of one that is native, too, and has no classic buckets."""
     count, total, start = 0.0, 0.0, None
     buckets: list[_Bucket] = []
     for number, kind, value, where in fields(data, at, end):
@@ -246,12 +247,14 @@ def _histogram(data: bytes, at: int, end: int, name: str, pairs: Pairs, timestam
             buckets.append(_bucket(data, where, where + value))
         elif number == 15 and kind == BYTES:
             start = _time(data, where, where + value)
+    if is_native and not buckets:
+        return
     yield _series(f"{name}_count", pairs, count, timestamp, start)
     yield _series(f"{name}_sum", pairs, total, timestamp, start)
     for bucket in buckets:
         bound = (*pairs, ("le", format_float(bucket.bound)))
         yield _series(f"{name}_bucket", bound, bucket.count, timestamp, start, bucket.exemplar)
-    if buckets and buckets[-1].bound != float("inf"):
+    if not buckets or buckets[-1].bound != float("inf"):
         yield _series(f"{name}_bucket", (*pairs, ("le", "+Inf")), count, timestamp, start)
 
 

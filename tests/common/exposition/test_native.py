@@ -71,6 +71,15 @@ def test_the_classic_part_comes_where_it_is_wanted(native: bool, classic: bool, 
     assert (len(found.histograms), len(found.labels)) == both
 
 
+def test_one_without_any_bucket_has_that_of_all_where_it_is_classic() -> None:
+    # As Prometheus: no part of a native one that has no classic buckets is classic.
+    bare = expose(family(write_int(1, 4) + write_double(2, 1.0)), native=True)
+    assert {labels.name: labels.get("le") for labels in bare.labels} == {"h_count": "", "h_sum": "", "h_bucket": "+Inf"}
+    assert bare.values.tolist() == [4.0, 1.0, 4.0]
+    assert len(expose(family(INTEGER), native=False).labels) == 3
+    assert len(expose(family(INTEGER), native=True, classic=True).labels) == 0
+
+
 def test_one_without_native_buckets_stays_classic() -> None:
     found = expose(family(write_int(1, 4) + write_double(2, 1.0) + CLASSIC), native=True)
     assert (len(found.histograms), len(found.labels)) == (0, 4)
