@@ -37,13 +37,25 @@ class DecodeCache:
         value, size = load()
         with self._lock:
             self.misses += 1
-            if (size <= self.limit or self.least) and key not in self._entries:
-                self._entries[key] = value, size
-                self.size += size
-                while self.size > self.limit and len(self._entries) > self.least:
-                    _, (_, gone) = self._entries.popitem(last=False)
-                    self.size -= gone
+            if key not in self._entries:
+                self._add(key, value, size)
         return value
+
+    def put(self, key: Hashable, value: Any, size: int) -> None:
+        """Have an entry of so many bytes, in place of the one that there was."""
+        with self._lock:
+            if key in self._entries:
+                self.size -= self._entries.pop(key)[1]
+            self._add(key, value, size)
+
+    def _add(self, key: Hashable, value: Any, size: int) -> None:
+        if size > self.limit and not self.least:
+            return
+        self._entries[key] = value, size
+        self.size += size
+        while self.size > self.limit and len(self._entries) > self.least:
+            _, (_, gone) = self._entries.popitem(last=False)
+            self.size -= gone
 
     def clear(self) -> None:
         """Empty it, as benchmarks of cold reads do."""

@@ -1,7 +1,8 @@
-"""Rows of several blocks, joined once and kept: dashboards ask for the same few series again and again.
+"""Rows of several blocks, joined once and kept: dashboards ask for the same series again and again.
 
 Blocks never change, so what matchers choose from some of them doesn't either. A query then cuts its range out of one
-piece, instead of matching, unpacking and joining those of each block anew.
+piece, instead of matching, unpacking and joining those of each block anew. What is asked for the first time is not
+kept: joining whole blocks takes longer than the part of them that a query needs.
 """
 
 from collections.abc import Sequence
@@ -19,11 +20,12 @@ from common.tsdb.index import LabelCache
 from common.tsdb.join import Lines, Piece, join_rows
 from common.tsdb.querier import ValueKind
 
-MAX_ROWS: Final = 64
-"""Of more rows the kernels take longer than finding and joining them."""
-MAX_CELLS: Final = 1 << 18
-"""2 MB."""
+MAX_CELLS: Final = 1 << 21
+SHARE: Final = 64
+"""A cell for each so many bytes of the cache: an eighth of it."""
 _ROW_BYTES: Final = 200
+_MARK_BYTES: Final = 500
+_ONCE: Final = "asked for once"
 _NOT_KEPT: Final = "not kept"
 
 
@@ -51,10 +53,15 @@ class Kept:
             rows = np.flatnonzero(alive[line_of])
             prints, line_of = prints[rows], (np.cumsum(alive) - 1)[line_of[rows]]
             lines, skips = lines.only(np.flatnonzero(alive)), skips[alive]
-        width = lines.times.shape[1]
+        width, first = lines.times.shape[1], int(skips.min(initial=0))
+        even = bool((skips == first).all())
 
         def values(some: NDArray[np.intp]) -> NDArray[np.float64]:
-            return shifted(self.values[some if rows is None else rows[some]], skips[line_of[some]], width)
+            at = some if rows is None else rows[some]
+            if not even:
+                return shifted(self.values[at], skips[line_of[some]], width)
+            part = self.values[:, first : first + width]
+            return part if len(at) == len(part) and (np.diff(at) == 1).all() else part[at]
 
         def labels(some: NDArray[np.intp]) -> list[Labels]:
             return [self.labels[row] for row in (some if rows is None else rows[some]).tolist()]
@@ -65,20 +72,25 @@ class Kept:
 def kept(
     blocks: Sequence[Block], matchers: Sequence[Matcher], cache: DecodeCache, labels: LabelCache
 ) -> Sequence[Kept] | None:
-    """What matchers choose from blocks (by rank), in `cache` if it was there; None if that isn't a few rows of floats.
+    """What matchers choose from blocks (by rank), as it is kept in `cache`: there is at most one.
 
-    There is at most one.
+    None if it isn't: it is asked for the first time, has too many cells, or histograms.
     """
     key = ("kept", tuple([block.serial for block in blocks]), *matchers)
-    found: Sequence[Kept] | str = cache.get(key, lambda: _sized(_joined(blocks, matchers, labels)))
+    found: Sequence[Kept] | str | None = cache.peek(key)
+    if found is None:
+        cache.put(key, _ONCE, _MARK_BYTES)
+        return None
+    if found is _ONCE:
+        joined = _joined(blocks, matchers, labels, min(MAX_CELLS, cache.limit // SHARE))
+        found = _NOT_KEPT if joined is None else joined
+        cache.put(key, found, _MARK_BYTES + sum(each.size for each in joined or ()))
     return None if isinstance(found, str) else found
 
 
-def _sized(found: Sequence[Kept] | None) -> tuple[Sequence[Kept] | str, int]:
-    return (_NOT_KEPT, 500) if found is None else (found, 500 + sum(each.size for each in found))
-
-
-def _joined(blocks: Sequence[Block], matchers: Sequence[Matcher], cache: LabelCache) -> Sequence[Kept] | None:
+def _joined(
+    blocks: Sequence[Block], matchers: Sequence[Matcher], cache: LabelCache, max_cells: int
+) -> Sequence[Kept] | None:
     pieces: list[Piece[tuple[int, Labels]]] = []
     cells = 0
     for block in blocks:
@@ -86,12 +98,12 @@ def _joined(blocks: Sequence[Block], matchers: Sequence[Matcher], cache: LabelCa
         cells += len(series) * (block.footer.samples // max(1, block.series) + 1)
         # Where floats and histograms of a series meet, it matters which block had which.
         mixed = len(block.of_kind(series, ValueKind.HISTOGRAM)) > 0
-        if len(series) > MAX_ROWS or cells > MAX_CELLS or mixed:
+        if cells > max_cells or mixed:
             return None
         pieces += map(_printed, block_pieces(block, (), matchers, block.min, block.max, cache))
     found = []
     for batch in join_rows(pieces, None, max_cells=1 << 62):
-        if batch.values.size > MAX_CELLS:
+        if batch.values.size > max_cells:
             return None
         lines = Lines(batch.timelines.times, batch.timelines.lengths, batch.timelines.stale, BEFORE_HEAD)
         prints = np.array([each for each, _ in batch.labels], np.uint64)

@@ -11,7 +11,7 @@ from common.labels import Labels, Matcher, MatchType
 from common.sample import Millis
 from common.testing import FakeClock
 from common.tsdb.blocks import DAY, WINDOW
-from common.tsdb.kept import Kept, kept
+from common.tsdb.kept import SHARE, Kept, kept
 from common.tsdb.memory import read_all
 from common.tsdb.options import StoreOptions
 from common.tsdb.querier import ValueKind
@@ -61,11 +61,18 @@ def read(store: Store, first: int, last: int) -> dict[str, list[tuple[int, float
 
 @pytest.mark.parametrize("span", [(0, 299), (0, 100), (30, 130), (119, 119), (120, 120), (200, 299), (239, 240)])
 def test_a_part_of_what_is_kept_reads_as_the_blocks_do(store: Store, span: tuple[int, int]) -> None:
-    for _ in range(2):
+    for _ in range(3):
         assert read(store, *span) == expected(*span)
 
 
+def test_what_is_asked_for_once_is_not_kept(store: Store) -> None:
+    assert [held(store, FEW) is None for _ in range(3)] == [True, False, False]
+    store.empty_cache()
+    assert held(store, FEW) is None
+
+
 def test_rows_are_joined_once_for_all_ranges_of_the_same_blocks(store: Store) -> None:
+    read(store, 0, 299)
     [first] = held(store, FEW) or []
     read(store, 30, 200)
     [again] = held(store, FEW) or []
@@ -75,19 +82,25 @@ def test_rows_are_joined_once_for_all_ranges_of_the_same_blocks(store: Store) ->
 
 
 def test_a_reader_that_changes_its_array_changes_nothing_that_is_kept(store: Store) -> None:
+    assert read(store, 0, 100) == expected(0, 100)
     for batch in store.select(FEW, Millis(START), Millis(START + 100 * STEP)):
         batch.values[:] = -1.0
     assert read(store, 0, 100) == expected(0, 100)
 
 
-def test_many_rows_are_not_kept(store: Store) -> None:
-    assert held(store, MANY) is None
+def test_what_takes_a_large_part_of_the_cache_is_not_kept(store: Store) -> None:
+    # A slot more in each of the two blocks is reckoned with.
+    store._blocks.cache.limit = SHARE * 65 * 2 * 121
+    assert [held(store, MANY) is None for _ in range(2)] == [True, False]
+    store._blocks.cache.limit -= 1
+    store.empty_cache()
+    assert [held(store, MANY) is None for _ in range(3)] == [True, True, True]
     rows = read_all(store.select(MANY, Millis(START), Millis(START + 299 * STEP)))
     assert [len(samples) for samples in rows.values()] == [300] * 65
 
 
 def test_deleted_samples_are_not_read_from_what_was_kept(store: Store) -> None:
-    assert read(store, 0, 239) == expected(0, 239)
+    assert [read(store, 0, 239) == expected(0, 239) for _ in range(2)] == [True, True]
     store.delete(FEW, START, START + 49 * STEP)
     assert read(store, 0, 239) == expected(50, 239)
     store.clean_deletions()
@@ -96,7 +109,7 @@ def test_deleted_samples_are_not_read_from_what_was_kept(store: Store) -> None:
 
 def test_nothing_is_kept_of_series_that_are_nowhere(store: Store) -> None:
     nobody = [Matcher(MatchType.EQ, "__name__", "nobody")]
-    assert held(store, nobody) == []
+    assert [held(store, nobody) for _ in range(2)] == [None, []]
     assert list(store.select(nobody, Millis(START), Millis(START + 299 * STEP))) == []
 
 
@@ -107,5 +120,6 @@ def test_a_histogram_that_came_before_a_float_of_its_time_holds(tmp_path: Path) 
     store.cut(START + WINDOW)
     store.append_loose(SourceId(b"l" * 16), [(labels, START, 1.0)])
     store.cut(START + WINDOW)
-    assert [batch.kind for batch in store.select(FEW, Millis(START), Millis(START))] == [ValueKind.HISTOGRAM]
+    for _ in range(3):
+        assert [batch.kind for batch in store.select(FEW, Millis(START), Millis(START))] == [ValueKind.HISTOGRAM]
     store.close()
