@@ -132,7 +132,9 @@ def _place(group: _Group) -> _Place:
 
 
 def _histogram(place: _Place, found: Exposed) -> NativeSeries | None:
-    """The histogram; None if its numbers do not add up."""
+    """The histogram; None if its numbers do not add up, or a bound is infinite."""
+    if place.custom[:1] == (-float("inf"),):
+        return None
     values = found.values
     cumulative = values[place.at]
     if place.count != _NOWHERE:

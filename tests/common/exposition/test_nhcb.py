@@ -65,9 +65,10 @@ def test_series_of_one_label_set_are_one_histogram(lines: tuple[str, ...], expec
         ('h_bucket{le="1"} 1', 'h_bucket{le="+Inf"} 2', "h_count 3"),
         ('h_bucket{le="1"} -1', 'h_bucket{le="+Inf"} 2', "h_count 2"),
         ('h_bucket{le="1"} 1', 'h_bucket{le="+Inf"} NaN', "h_count NaN"),
+        ('h_bucket{le="-Inf"} 1', 'h_bucket{le="+Inf"} 2', "h_count 2"),
     ],
 )
-def test_numbers_that_do_not_add_up_are_no_histogram(lines: tuple[str, ...]) -> None:
+def test_numbers_and_bounds_that_make_none_are_no_histogram(lines: tuple[str, ...]) -> None:
     found = converted(text(*lines))
     assert list(found.histograms) == []
     assert [labels.name for labels in found.labels] == ["up"]
