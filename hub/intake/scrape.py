@@ -514,10 +514,8 @@ def _check_status(status: int, reason: str) -> None:
 def media_type(header: str) -> Format:
     """The format that a Content-Type names; RemoteError for any other, as Prometheus 3 has it."""
     kind = header.partition(";")[0].strip().lower()
-    if kind in (Format.TEXT, Format.OPENMETRICS):
+    if kind in list(Format):
         return Format(kind)
-    if kind == Format.PROTOBUF and "encoding=delimited" in header.replace(" ", "").lower():
-        return Format.PROTOBUF
     if not kind:
         raise RemoteError("non-compliant scrape target sending blank Content-Type; expected text/plain or OpenMetrics")
     raise RemoteError(f'received unsupported Content-Type "{kind[:80]}"; expected text/plain or OpenMetrics')

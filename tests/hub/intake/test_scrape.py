@@ -256,6 +256,16 @@ async def test_openmetrics_is_parsed_by_its_content_type(rig: Rig) -> None:
     assert await rig.scrape(rig.scraper(), "a 1\n") == "data does not end with # EOF"
 
 
+async def test_protobuf_is_told_by_its_content_type_without_parameters(rig: Rig) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        body = b"".join(exposition([("a", [], rig.now, 1.0)]))
+        return web.Response(body=body, headers={"Content-Type": "application/vnd.google.protobuf"})
+
+    rig.exporter.handler = answer
+    assert await rig.scrape(rig.scraper()) == ""
+    assert rig.latest("a") == 1.0
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
