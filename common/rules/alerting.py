@@ -110,7 +110,8 @@ def _found(rule: AlertingRule, now: Millis, vector: Vector, around: Surroundings
         labels = plain.merge({**_expand(rule.labels, context), ALERT_NAME: rule.alert})
         if labels in found:
             raise QueryError("vector contains metrics with the same labelset after applying alert labels")
-        annotations = EMPTY.merge(_expand(rule.annotations, context))
+        # As in Prometheus an annotation may be empty, where its template comes to nothing.
+        annotations = Labels.from_sorted(tuple(sorted(_expand(rule.annotations, context).items())))
         found[labels] = Alert(labels, annotations, AlertState.PENDING, value, now)
     return found
 

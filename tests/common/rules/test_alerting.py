@@ -1,5 +1,7 @@
 """The state machine of alerting rules, by the words of Prometheus's documentation."""
 
+from dataclasses import replace
+
 import pytest
 
 from common.errors import LimitError, QueryError
@@ -42,6 +44,15 @@ def test_without_for_an_alert_fires_at_once() -> None:
     assert alert.state is AlertState.FIRING
     assert str(alert.labels) == '{alertname="Down", instance="a"}'
     assert alert.annotations.get("summary") == "a at 0"
+
+
+def test_an_annotation_may_come_to_nothing_and_a_label_not() -> None:
+    empty = parse_template("{{ $labels.none }}")
+    down = replace(rule(none="{{ $labels.none }}"), annotations={"b": empty, "a": parse_template("x")})
+    state, _ = step(down, RuleState(), at(0), [(UP, 0.0)])
+    (alert,) = state.alerts.values()
+    assert alert.annotations.to_dict() == {"a": "x", "b": ""}
+    assert "none" not in alert.labels
 
 
 def test_an_alert_is_pending_until_for_has_passed() -> None:
