@@ -26,7 +26,6 @@ SHORT_SECONDS = 0.001
 """A job whose like took no longer is done on the event loop."""
 PATIENCE_SECONDS = 0.005
 """After that it is given up there."""
-_TIMED_OUT = "query timed out in expression evaluation"
 MAX_REMEMBERED = 1024
 """Kinds of jobs whose time is remembered; at one more it starts over."""
 
@@ -88,7 +87,7 @@ class QueryRunner:
         limit = self._state.limits.timeout_ms
         timeout = min(limit, timeout_ms if timeout_ms is not None else limit) / 1000
         if timeout <= 0:
-            raise QueryTimeoutError(_TIMED_OUT)
+            raise QueryTimeoutError("query timed out in query queue")
         if like is not None and self._is_short(like):
             try:
                 return self._run_here(job, like)
@@ -98,8 +97,6 @@ class QueryRunner:
             raise ApiError(
                 ErrorType.UNAVAILABLE, f"too many queries: {self.waiting} are waiting (--query.max-concurrency)"
             )
-        if timeout <= 0:
-            raise QueryTimeoutError("query timed out in query queue")
         began = self._state.clock.monotonic()
         await self._admitted(timeout)
         started = self._state.clock.monotonic()
@@ -175,7 +172,7 @@ class QueryRunner:
 
 def _expire(ended: asyncio.Future[None]) -> None:
     if not ended.done():
-        ended.set_exception(QueryTimeoutError(_TIMED_OUT))
+        ended.set_exception(QueryTimeoutError("query timed out in expression evaluation"))
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
