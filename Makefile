@@ -93,6 +93,10 @@ fuzz: $(VENV)/.dev ## atheris on the PromQL parser, until it finds something or 
 fuzz-api: $(VENV)/.dev ## schemathesis on a started hub, for FUZZ_SECONDS
 	$(BIN)/python -m tests.fuzz.api --seconds $(FUZZ_SECONDS) $(ARGS)
 
+.PHONY: fuzz-promql
+fuzz-promql: $(VENV)/.dev ## random queries to a hub and a Prometheus 3 (PROMETHEUS its binary), samples in memory and in blocks: ARGS="--seed 1 --count 5000"
+	$(BIN)/python -m tests.fuzz.promql_answers --prometheus $(or $(PROMETHEUS),prometheus) $(ARGS)
+
 docs: $(VENV)/.dev ## renew the reference parts of edge/README.md and hub/README.md
 	$(BIN)/python -m tests.reference
 	$(BIN)/python -m tests.edge.collectors.reference
