@@ -337,36 +337,41 @@ def _count_values(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     if not label or any("\udc80" <= char <= "\udcff" for char in label):
         raise QueryError(f"invalid label name {quote(label)}")
     matrix = ev.vector(expr.expr, steps)
-    grouping = expr.grouping if expr.without else (*expr.grouping, label)
-    names = frozenset(grouping)
-    slots: dict[Labels, int] = {}
-    counts: list[Floats] = []
-    for row, labels in enumerate(matrix.labels):
-        at = np.flatnonzero(matrix.presence[row])
-        for value, columns in _distinct(matrix, row, at):
-            marked = labels.merge({label: value})
-            key = marked.drop(names | {NAME}) if expr.without else marked.keep(names)
-            slot = slots.setdefault(key, len(slots))
-            if slot == len(counts):
-                counts.append(np.zeros(steps.count))
-            counts[slot][columns] += 1
-    if not counts:
+    rows, columns = np.nonzero(matrix.presence)
+    if not len(rows):
         return empty(steps.times)
-    values = np.array(counts)
-    return Matrix(list(slots), values, values > 0, steps.times)
+    if expr.without:
+        gone = frozenset((*expr.grouping, NAME))
+        rests = [labels.drop(gone | {label}) for labels in matrix.labels]
+        shown = label not in gone
+    else:
+        kept = frozenset(expr.grouping) - {label}
+        rests = [labels.keep(kept) for labels in matrix.labels]
+        shown = True
+    groups: dict[Labels, int] = {}
+    group_of = np.array([groups.setdefault(rest, len(groups)) for rest in rests], np.int64)
+    texts, text_of = _texts(matrix, rows, columns)
+    pairs, pair_of = np.unique(group_of[rows] * len(texts) + text_of, return_inverse=True)
+    slots: dict[Labels, int] = {}
+    slot_of = np.empty(len(pairs), np.intp)
+    keys = list(groups)
+    for pair, number in enumerate(pairs.tolist()):
+        rest = keys[number // len(texts)]
+        key = rest.merge({label: texts[number % len(texts)]}) if shown else rest
+        slot_of[pair] = slots.setdefault(key, len(slots))
+    shape = len(slots), steps.count
+    counts = np.bincount(slot_of[pair_of] * steps.count + columns, minlength=shape[0] * shape[1]).reshape(shape)
+    return Matrix(list(slots), counts.astype(np.float64), counts > 0, steps.times)
 
 
-def _distinct(matrix: Matrix, row: int, columns: Index) -> Iterator[tuple[str, Index]]:
-    """The texts of a row's distinct values, and where each is."""
-    seen: dict[str, list[Index]] = {}
-    if matrix.histograms is not None:
-        mask = matrix.histograms[row].astype(np.bool_)
-        for column in columns[mask[columns]].tolist():
-            seen.setdefault(str(matrix.histograms[row, column]), []).append(np.array([column]))
-        columns = columns[~mask[columns]]
+def _texts(matrix: Matrix, rows: Index, columns: Index) -> tuple[list[str], Index]:
+    """The texts of some cells' values, and which of them each cell has."""
     # By their bits: 0 and -0 are equal, but not the same text.
-    unique, inverse = np.unique(matrix.values[row, columns].view(np.int64), return_inverse=True)
-    for number, value in enumerate(unique.view(np.float64).tolist()):
-        seen.setdefault(plain_float(value), []).append(columns[inverse == number])
-    for text, found in seen.items():
-        yield text, np.concatenate(found)
+    bits, of = np.unique(matrix.values[rows, columns].view(np.int64), return_inverse=True)
+    texts = [plain_float(value) for value in bits.view(np.float64).tolist()]
+    if matrix.histograms is not None:
+        cells = matrix.histograms[rows, columns]
+        for at in np.flatnonzero(cells.astype(np.bool_)).tolist():
+            of[at] = len(texts)
+            texts.append(str(cells[at]))
+    return texts, of

@@ -278,6 +278,31 @@ def test_limit_ratio_and_its_complement_part_the_series(querier: MemoryQuerier) 
     assert len(some.labels) + len(rest.labels) == 10
 
 
+TEXTS = {"-0": [1, 0], "0": [1, 1], "NaN": [2, 2], "7": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ('count_values("v", m)', {f'{{v="{text}"}}': counts for text, counts in TEXTS.items()}),
+        ('count_values by (i) ("i", m)', {f'{{i="{text}"}}': counts for text, counts in TEXTS.items()}),
+        ('count_values without (v) ("v", m)', {f'{{i="{i}"}}': [1, 1] for i in range(4)}),
+        ('count_values("v", m{i="9"})', {}),
+    ],
+)
+def test_values_are_counted_by_their_text(engine: Engine, query: str, expected: dict[str, list[int]]) -> None:
+    querier = MemoryQuerier()
+    other_nan = float(np.array([0x7FF8000000000005], np.uint64).view(np.float64)[0])
+    for i, values in enumerate([(0.0, 0.0), (-0.0, 7.0), (math.nan, math.nan), (other_nan, other_nan)]):
+        for at, value in enumerate(values):
+            querier.add(Labels.of(__name__="m", i=str(i)), at * 60_000, value)
+    matrix = engine.range(querier, query, 0, 60_000, 60_000).matrix
+    assert matrix is not None
+    counts = {str(labels): row.tolist() for labels, row in zip(matrix.labels, matrix.values, strict=True)}
+    assert counts == expected
+    assert (matrix.presence == (matrix.values > 0)).all()
+
+
 def test_topk_orders_an_instant_vector(engine: Engine, querier: MemoryQuerier) -> None:
     result = engine.instant(querier, "topk(3, m)", 0)
     assert result.matrix is not None
