@@ -36,6 +36,7 @@ NEWER = (
     ("warnings", "conflicting counter resets during"),
     ("warnings", "this native histogram metric is not a counter"),
     ("infos", "mismatched custom buckets were reconciled"),
+    ("infos", "has NaN observations"),
     ("infos", "ignored histograms in a range containing both floats and histograms"),
 )
 """What a Prometheus after 3.5 says where it answers otherwise: which field has it, and a part of the text."""

@@ -37,7 +37,7 @@ OF_VECTOR = (
 )  # fmt: skip
 CIRCULAR = ("sin", "cos", "tan")
 DATES = ("day_of_month", "day_of_week", "day_of_year", "days_in_month", "hour", "minute", "month", "year")
-HISTOGRAM_METRICS = ("nh", "nhg", "nhcb", "nhcbg", "mix", "h_bucket", "nh", "nhcb")
+HISTOGRAM_METRICS = ("nh", "nhg", "nhcb", "nhcbg", "mix", "h_bucket", "both", "nhnan")
 PLAIN_AGGREGATORS = ("sum", "avg", "min", "max", "count", "group", "stddev", "stdvar")
 RATIOS = ("0.5", "-0.5", "1", "0", "-1", "0.1", "2", "-3", "NaN")
 PERCENTILES = ("0.5", "0.9", "0", "1", "-1", "2", "NaN", "0.99")

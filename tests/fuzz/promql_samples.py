@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -117,6 +118,11 @@ def _histograms(rng: random.Random, times: Times, custom: bool, gauge: bool) -> 
     return out
 
 
+def _with_nan(histogram: FloatHistogram | None) -> FloatHistogram | None:
+    """The same, having observed NaN."""
+    return histogram and replace(histogram, count=histogram.count * 1.25, sum=math.nan)
+
+
 Make = Callable[[random.Random, int], NDArray[np.float64]]
 Series = tuple[Labels, Times, NDArray[np.float64], Histograms]
 
@@ -151,6 +157,13 @@ def series(seed: int) -> Iterator[Series]:
         kept = np.array(split, np.bool_)
         mixed = [each for each, is_float in zip(natives, split, strict=True) if not is_float]
         yield Labels.of(__name__="mix", job=job), times[kept], _counter(rng, int(kept.sum())), mixed
+        times = _times(rng, 0)
+        yield Labels.of(__name__="both", job=job), times[:0], np.zeros(0), _histograms(rng, times, False, False)
+        yield floats(_counter, __name__="both", job=job, le="1")
+        yield floats(_counter, __name__="both", job=job, le="+Inf")
+        times = _times(rng, 0)
+        observed = [(ms, _with_nan(each)) for ms, each in _histograms(rng, times, False, False)]
+        yield Labels.of(__name__="nhnan", job=job), times[:0], np.zeros(0), observed
         times = _times(rng, 0)
         total = np.zeros(len(times))
         for le in ("0.1", "0.5", "1", "1.0e1", "+Inf"):

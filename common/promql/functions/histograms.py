@@ -47,9 +47,9 @@ class Classic:
     uppers: list[Floats] = field(default_factory=list)
 
 
-def with_name(ev: "Evaluator", text: str, labels: Labels, always: bool = False) -> str:
-    """An annotation's text with the metric's name, which mostly only delayed removal still knows."""
-    name = labels.name if ev.setting.delayed_names or always else ""
+def with_name(ev: "Evaluator", text: str, labels: Labels) -> str:
+    """An annotation's text with the metric's name, which only delayed removal still knows."""
+    name = labels.name if ev.setting.delayed_names else ""
     return f"{text} for metric name {quote(name)}" if name else text
 
 
@@ -202,7 +202,7 @@ def fraction(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
         value, missing = nativehist.fraction(float(lower[k]), float(upper[k]), histogram)
         if missing:
             what = "input to histogram_fraction has NaN observations, which are excluded from all fractions"
-            ev.notes.info(with_name(ev, what, labels, always=True), unwrap(node.args[2]).span.start)
+            ev.notes.info(with_name(ev, what, labels), unwrap(node.args[2]).span.start)
         return value
 
     parts = [_each(native, one)]
@@ -254,7 +254,7 @@ def native_quantile(ev: "Evaluator", matrix: Matrix, q: Floats, arg: Expr) -> Ma
         if note:
             result = "NaN" if note == "result" else "skewed higher"
             what = f"input to histogram_quantile has NaN observations, result is {result}"
-            ev.notes.info(with_name(ev, what, labels, always=True), unwrap(arg).span.start)
+            ev.notes.info(with_name(ev, what, labels), unwrap(arg).span.start)
         return value
 
     return _each(matrix, one)
