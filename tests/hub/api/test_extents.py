@@ -19,7 +19,7 @@ UNLIMITED = 10**9
 def matrix(presence: NDArray[np.bool_], first: int, step: int) -> Matrix:
     rows, count = presence.shape
     values = np.arange(rows * count, dtype=np.float64).reshape(rows, count) / 7
-    return Matrix(LABELS[:rows], values, presence, first + step * np.arange(count))
+    return Matrix(LABELS[:rows], values, presence, first + step * np.arange(count, dtype=np.int64))
 
 
 def plain(whole: Matrix, begin: int = 0, end: int | None = None) -> bytes:
