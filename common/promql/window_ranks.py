@@ -117,6 +117,8 @@ def regressions(
     shared = table.ndim == 1
     with np.errstate(invalid="ignore"):
         calm = np.abs(values).max(axis=1, initial=0.0) < _CALM
+        head = take(values, lo[:1])
+        calm &= (np.abs((values - head) + head - values) <= _LOST * np.abs(values)).all(axis=1)
     wild = np.flatnonzero(~calm)
     if len(wild):
         times = table if shared else table[wild if line_of is None else line_of[wild]]
@@ -133,12 +135,14 @@ def regressions(
 
 _CALM = 1e300
 """Rows that are finite and smaller than this have no sum or difference that overflows."""
+_LOST = 1e-9
+"""Part of each sample that may be lost in its distance from the first one of its row."""
 _LINE_CELLS = 1 << 15
 """Weights are computed for about this many samples at once, so that they stay in the cache."""
 
 
 def _calm_regressions(values: Floats, times: Times, lo: Index, hi: Index, at: Times | None) -> tuple[Floats, Floats]:
-    """As `regressions`, for rows below _CALM with the times [T]."""
+    """As `regressions`, for rows below _CALM, whose samples lose no more than _LOST, with the times [T]."""
     shape = (len(values), len(lo))
     slope, intercept = np.empty(shape), np.empty(shape)
     # Relative to a sample of the row, so that large values with small changes keep their digits.
