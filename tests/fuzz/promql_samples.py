@@ -92,7 +92,7 @@ def _histograms(rng: random.Random, times: Times, custom: bool, gauge: bool) -> 
             out.append((ms, None))
             continue
         if chance < 0.02 or gauge:
-            base *= 0.8
+            base *= 1 if gauge else 0.8
             positive, negative, zero, total = np.full(width, base), np.zeros_like(negative), 0.0, 0.0
         elif chance < 0.03 and not custom:
             schema = rng.randrange(-1, 4)
