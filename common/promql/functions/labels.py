@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from common.promql.evaluator import Evaluator, Steps
 
 _REFERENCE = re.compile(r"\$(?:(\$)|\{(\w+)\}|(\w+))", re.ASCII)
-_DIGITS = re.compile(r"(\d+)")
+_DIGITS = frozenset("0123456789")
+_CHUNKS = re.compile("[0-9]+|[^0-9]+")
 
 
 def is_valid_name(name: str) -> bool:
@@ -136,17 +137,22 @@ def sort_by_label(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matri
 
 
 def natural_less(left: str, right: str) -> bool:
-    """Whether `left` sorts before `right` when runs of digits count as numbers."""
-    a, b = (_DIGITS.split(text) for text in (left, right))
+    """Whether `left` sorts before `right` when runs of digits count as numbers, as far as those fit int64."""
+    a, b = _CHUNKS.findall(left), _CHUNKS.findall(right)
     for one, other in zip(a, b, strict=False):
         if one == other:
             continue
-        if one.isdigit() and other.isdigit():
-            if int(one) != int(other):
-                return int(one) < int(other)
-            return len(one) < len(other)
-        return one < other
-    return len(a) < len(b)
+        numbers = _number(one), _number(other)
+        if numbers[0] is None or numbers[1] is None:
+            return bool(one < other)
+        if numbers[0] != numbers[1]:
+            return numbers[0] < numbers[1]
+    return len(a) < len(b) if len(a) != len(b) else left < right
+
+
+def _number(chunk: str) -> int | None:
+    digits = chunk.lstrip("0") or "0"
+    return int(digits) if digits[0] in _DIGITS and len(digits) < 20 and int(digits) < 1 << 63 else None
 
 
 def _ineffective(ev: "Evaluator", node: Call) -> bool:
