@@ -104,8 +104,9 @@ def newer(question: Question, said: Any, told: Any) -> bool:
     if re.search(r"std(dev|var).*(ts_of|timestamp)", query):
         return True
     if told["status"] == "error":
-        # What a comparison leaves out counts as a match.
-        return "multiple matches for labels" in told["error"]
+        # What a comparison leaves out counts as a match. Of errors at several steps that of the first need not be told.
+        duplicates = "found duplicate series" in told["error"] and "multiple matches" in said.get("error", "")
+        return duplicates or "multiple matches for labels" in told["error"]
     # Negated series that became equal are joined if they never meet; durations may be computed.
     error = said.get("error", "")
     if "duration expression is not enabled" in error or ("same labelset" in error and "-" in query):
