@@ -162,7 +162,7 @@ def test_regressions_of_rows_on_shared_lines_equal_those_of_each_row_and_infinit
     values[4, 60] = np.inf
     values[5, 90] = np.nan
     lo = np.arange(0, 190, 5)
-    hi = np.minimum(lo + rng.integers(2, 40, len(lo)), 200)
+    hi = np.minimum(lo + rng.integers(2, 40, len(lo), np.intp), 200)
     at = table[0, lo] + 12_345
     slope, value = window_ranks.regressions(values, table, lo, hi, at, line_of)
     for row, line in enumerate(line_of):
