@@ -3,6 +3,7 @@
 import itertools
 import os
 import struct
+import threading
 import weakref
 import zlib
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -164,14 +165,26 @@ def pack_part(body: bytes, level: int) -> bytes:
 
 def unpack_part(data: bytes, what: str) -> bytes:
     """The content of a part; FormatError if it is damaged."""
-    if len(data) < 4 or zlib.crc32(data[:-4]) != struct.unpack("<I", data[-4:])[0]:
+    view = memoryview(data)
+    if len(data) < 4 or zlib.crc32(view[:-4]) != int.from_bytes(view[-4:], "little"):
         raise FormatError(f"{what}: checksum does not hold")
     try:
         if zstandard.get_frame_parameters(data).content_size > MAX_PART_BYTES:
             raise FormatError(f"{what}: claims more than {MAX_PART_BYTES} bytes")
-        return zstandard.ZstdDecompressor().decompress(data[:-4])
+        return _decompressor().decompress(view[:-4])
     except zstandard.ZstdError as err:
         raise FormatError(f"{what}: {err}") from None
+
+
+_LOCAL = threading.local()
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    """One of this thread's: making it takes as long as unpacking a small part."""
+    found: zstandard.ZstdDecompressor | None = getattr(_LOCAL, "decompressor", None)
+    if found is None:
+        found = _LOCAL.decompressor = zstandard.ZstdDecompressor()
+    return found
 
 
 def pack_footer(footer: Footer, header: bytes) -> bytes:
@@ -325,10 +338,11 @@ class Block:
         firsts = self._open().part_first
         parts = np.searchsorted(firsts, numbers, "right") - 1
         found = [self._lines(part, numbers[parts == part] - firsts[part]) for part in np.unique(parts).tolist()]
-        lines = found[0] if len(found) == 1 else Lines.concatenated(found)
-        if start <= self.min and end >= self.max:
-            return lines, np.zeros(len(numbers), np.intp)
-        return lines.between(start, end)
+        skips = [np.zeros(len(lines), np.intp) for lines in found]
+        if not (start <= self.min and end >= self.max):
+            # Before they are put together: what is wanted is often a small part of them.
+            found, skips = map(list, zip(*(lines.between(start, end) for lines in found), strict=True))
+        return (found[0], skips[0]) if len(found) == 1 else (Lines.concatenated(found), np.concatenate(skips))
 
     def _group(self, offset: int, length: int) -> Group:
         def load() -> tuple[Group, int]:

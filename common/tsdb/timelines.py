@@ -45,6 +45,15 @@ def decode_timelines(body: bytes, which: NDArray[np.intp] | None = None) -> Time
         before = np.cumsum(lengths) - lengths
         chosen = zip(which.tolist(), before[which].tolist(), lengths[which].tolist(), strict=True)
         return Timelines.of([_line(firsts, steps, marks, *each) for each in chosen])
+    width = int(lengths.max(initial=0))
+    stale = np.zeros(total, np.bool_)
+    stale[marks] = True
+    if total == len(lengths) * width:
+        times = np.empty((len(lengths), width), np.int64)
+        times[:, :1] = firsts[:, None]
+        times[:, 1:] = steps.reshape(len(lengths), max(0, width - 1))
+        flags = stale.reshape(times.shape)
+        return Timelines(np.cumsum(times, axis=1, out=times), lengths.astype(np.intp), flags if len(marks) else None)
     starts = np.cumsum(lengths) - lengths
     flat = np.zeros(total, np.int64)
     later = np.ones(total, np.bool_)
@@ -52,15 +61,9 @@ def decode_timelines(body: bytes, which: NDArray[np.intp] | None = None) -> Time
     flat[later] = steps
     np.cumsum(flat, out=flat)
     flat += np.repeat(firsts - flat[starts], lengths.astype(np.intp))
-    stale = np.zeros(total, np.bool_)
-    stale[marks] = True
-    width = int(lengths.max(initial=0))
-    if total == len(lengths) * width:
-        times, flags = flat.reshape(len(lengths), width), stale.reshape(len(lengths), width)
-    else:
-        inside = np.arange(width) < lengths[:, None]
-        times, flags = np.full(inside.shape, FAR, np.int64), np.zeros(inside.shape, np.bool_)
-        times[inside], flags[inside] = flat, stale
+    inside = np.arange(width) < lengths[:, None]
+    times, flags = np.full(inside.shape, FAR, np.int64), np.zeros(inside.shape, np.bool_)
+    times[inside], flags[inside] = flat, stale
     return Timelines(times, lengths.astype(np.intp), flags if len(marks) else None)
 
 
