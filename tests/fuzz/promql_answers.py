@@ -212,22 +212,34 @@ def version(prometheus: str) -> int:
     return int(done.stdout.split()[2].partition(".")[0])
 
 
-def start_pair(start: Start, folder: Path, prometheus: str, seed: int) -> Pair:
-    """A Prometheus, the program at that path, and a hub, both fresh, with the samples of `seed`."""
-    flags = ("--web.enable-remote-write-receiver", "--storage.tsdb.retention.time=200y")
-    ours = hub(start, folder / "hub", "--no-discovery.mdns", FEATURES, *flags).wait_ready()
-    (folder / "peer").mkdir()
-    (folder / "peer" / "prometheus.yml").write_text("global: {}\n")
-    port = free_port()
-    command = [prometheus, f"--config.file={folder / 'peer' / 'prometheus.yml'}", *flags]
-    command += [f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={folder / 'peer' / 'data'}"]
-    peer = start([*command, f"{FEATURES},native-histograms"], folder / "peer.log", port).wait_ready()
+FLAGS = ("--web.enable-remote-write-receiver", "--storage.tsdb.retention.time=200y")
+
+
+def start_hub(start: Start, folder: Path) -> Running:
+    """A fresh hub."""
+    return hub(start, folder / "hub", "--no-discovery.mdns", FEATURES, *FLAGS).wait_ready()
+
+
+def fill(servers: Iterable[Running], seed: int) -> None:
+    """Have all of them take the samples of `seed`."""
     headers = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
     for body in bodies(seed):
-        for each in (ours, peer):
+        for each in servers:
             request = urllib.request.Request(f"{each.url}/api/v1/write", body, headers, method="POST")
             with urllib.request.urlopen(request, timeout=120) as answer:
                 assert answer.status in (200, 204)
+
+
+def start_pair(start: Start, folder: Path, prometheus: str, seed: int) -> Pair:
+    """A Prometheus, the program at that path, and a hub, both fresh, with the samples of `seed`."""
+    ours = start_hub(start, folder)
+    (folder / "peer").mkdir()
+    (folder / "peer" / "prometheus.yml").write_text("global: {}\n")
+    port = free_port()
+    command = [prometheus, f"--config.file={folder / 'peer' / 'prometheus.yml'}", *FLAGS]
+    command += [f"--web.listen-address=127.0.0.1:{port}", f"--storage.tsdb.path={folder / 'peer' / 'data'}"]
+    peer = start([*command, f"{FEATURES},native-histograms"], folder / "peer.log", port).wait_ready()
+    fill((ours, peer), seed)
     return Pair(peer, ours)
 
 
