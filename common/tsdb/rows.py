@@ -24,7 +24,7 @@ MAX_CELLS: Final = 1 << 22
 _HEADER = struct.Struct("<II")
 _POWERS = 10.0 ** np.arange(MAX_SCALE + 1)
 _PROBE = 16
-_UNSIGNED: Final = (np.dtype("u1"), np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"))
+_KINDS: Final = ((np.uint8, np.int8), (np.uint16, np.int16), (np.uint32, np.int32), (np.uint64, np.int64))
 _EXACT = float(1 << 53)
 
 
@@ -161,7 +161,9 @@ def code_text(code: int) -> str:
 class Group:
     """An encoded group, opened: rows can be decoded one, some or all."""
 
-    __slots__ = ("_body", "_classes", "_codes", "_first", "_nan_at", "_nan_of", "_scales", "_seconds", "rows", "slots")
+    __slots__ = (
+        "_body", "_classes", "_codes", "_first", "_nan_at", "_nan_of", "_place", "_scales", "_seconds", "rows", "slots"
+    )  # fmt: skip
 
     def __init__(self, body: bytes) -> None:
         """Open what `encode_rows` wrote; FormatError if the lengths don't add up."""
@@ -180,24 +182,28 @@ class Group:
         at += 2 * rows
         self._first = self._column(at, rows)
         at += 8 * rows
+        counts = np.bincount(self._codes, minlength=128)
+        order = np.argsort(self._codes, kind="stable")
+        # Which row of its class each row is.
+        place = np.empty(rows, np.intp)
+        place[order] = np.arange(rows) - np.repeat(np.cumsum(counts) - counts, counts)
         second = np.flatnonzero((self._codes & 3) == 2)
         self._seconds = np.zeros(rows, np.int64)
         if len(body) < at + 8 * len(second):
             raise FormatError("row group is cut")
         self._seconds[second] = self._column(at, len(second))
         at += 8 * len(second)
-        self._classes: dict[int, tuple[NDArray[np.uint8], NDArray[np.intp]]] = {}
-        for code in np.unique(self._codes).tolist():
+        self._place = place
+        self._classes: dict[int, NDArray[np.uint8]] = {}
+        for code in np.flatnonzero(counts).tolist():
             if not code & _FAMILY:
                 continue
-            mine = np.flatnonzero(self._codes == code)
+            mine = int(counts[code])
             width, wide = 1 << (code >> 2 & 3), slots - (2 if code & 3 == 2 else 1)
-            size = width * len(mine) * wide
+            size = width * mine * wide
             if len(body) < at + size:
                 raise FormatError("row group is cut")
-            place = np.zeros(rows, np.intp)
-            place[mine] = np.arange(len(mine))
-            self._classes[code] = self._body[at : at + size].reshape(width, len(mine), wide), place
+            self._classes[code] = self._body[at : at + size].reshape(width, mine, wide)
             at += size
         marked = np.flatnonzero(flagged & HAS_NAN)
         self._nan_of = np.full(rows, -1, np.intp)
@@ -233,8 +239,7 @@ class Group:
             if code & _FAMILY == CONSTANT:
                 bits[mine] = self._first[chosen, None]
                 continue
-            planes, place = self._classes[code]
-            numbers = self._numbers(code, planes, place[chosen], chosen)
+            numbers = self._numbers(code, self._classes[code], self._place[chosen], chosen)
             if code & _FAMILY == FLOAT:
                 bits[mine] = numbers
                 continue
@@ -258,18 +263,16 @@ class Group:
     ) -> NDArray[np.int64]:
         """The integers of rows of one class: int64 [len(rows), T]."""
         order = code & 3
-        kind = _UNSIGNED[code >> 2 & 3]
-        wide = planes.shape[2]
-        if len(planes) == 1:
-            words = planes[0, place].astype(np.uint64)
-        else:
-            mixed = np.empty((len(place), wide, len(planes)), np.uint8)
-            for k in range(len(planes)):
-                mixed[:, :, k] = planes[k, place]
-            words = mixed.view(kind).reshape(len(place), wide).astype(np.uint64)
-        numbers = words.view(np.int64)
+        unsigned, signed = _KINDS[code >> 2 & 3]
+        # As narrow as they are until they are summed up.
+        words = planes[0, place].astype(unsigned)
+        for k in range(1, len(planes)):
+            words |= planes[k, place].astype(unsigned) << unsigned(8 * k)
+        numbers: NDArray[np.signedinteger]
         if code & SIGNED:
-            numbers = (words >> np.uint64(1)).view(np.int64) ^ -(words & np.uint64(1)).view(np.int64)
+            numbers = (words >> unsigned(1)).view(signed) ^ -(words & unsigned(1)).view(signed)
+        else:
+            numbers = words.astype(np.int64)
         out = np.empty((len(rows), self.slots), np.int64)
         out[:, 0] = self._first[rows]
         if order == 0:
