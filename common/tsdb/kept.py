@@ -18,7 +18,7 @@ from common.tsdb.blocks import block_pieces
 from common.tsdb.cache import DecodeCache
 from common.tsdb.index import LabelCache
 from common.tsdb.join import Lines, Piece, join_rows
-from common.tsdb.querier import ValueKind
+from common.tsdb.querier import Budget, ValueKind
 
 MAX_CELLS: Final = 1 << 21
 SHARE: Final = 64
@@ -70,11 +70,15 @@ class Kept:
 
 
 def kept(
-    blocks: Sequence[Block], matchers: Sequence[Matcher], cache: DecodeCache, labels: LabelCache
+    blocks: Sequence[Block],
+    matchers: Sequence[Matcher],
+    cache: DecodeCache,
+    labels: LabelCache,
+    budget: Budget | None = None,
 ) -> Sequence[Kept] | None:
     """What matchers choose from blocks (by rank), as it is kept in `cache`: there is at most one.
 
-    None if it isn't: it is asked for the first time, has too many cells, or histograms.
+    None if it isn't: it is asked for the first time, has too many cells, or histograms. `budget` may end the joining.
     """
     key = ("kept", tuple([block.serial for block in blocks]), *matchers)
     found: Sequence[Kept] | str | None = cache.peek(key)
@@ -82,14 +86,14 @@ def kept(
         cache.put(key, _ONCE, _MARK_BYTES)
         return None
     if found is _ONCE:
-        joined = _joined(blocks, matchers, labels, min(MAX_CELLS, cache.limit // SHARE))
+        joined = _joined(blocks, matchers, labels, min(MAX_CELLS, cache.limit // SHARE), budget)
         found = _NOT_KEPT if joined is None else joined
         cache.put(key, found, _MARK_BYTES + sum(each.size for each in joined or ()))
     return None if isinstance(found, str) else found
 
 
 def _joined(
-    blocks: Sequence[Block], matchers: Sequence[Matcher], cache: LabelCache, max_cells: int
+    blocks: Sequence[Block], matchers: Sequence[Matcher], cache: LabelCache, max_cells: int, budget: Budget | None
 ) -> Sequence[Kept] | None:
     pieces: list[Piece[tuple[int, Labels]]] = []
     cells = 0
@@ -100,7 +104,8 @@ def _joined(
         mixed = len(block.of_kind(series, ValueKind.HISTOGRAM)) > 0
         if cells > max_cells or mixed:
             return None
-        pieces += map(_printed, block_pieces(block, (), matchers, block.min, block.max, cache))
+        found_in = block_pieces(block, (), matchers, block.min, block.max, cache)
+        pieces += [_printed(piece, budget) for piece in found_in]
     found = []
     for batch in join_rows(pieces, None, max_cells=1 << 62):
         if batch.values.size > max_cells:
@@ -111,12 +116,15 @@ def _joined(
     return found
 
 
-def _printed(piece: Piece[Labels]) -> Piece[tuple[int, Labels]]:
-    """The piece with its rows named by print and label set."""
-    return Piece(
-        piece.prints,
-        piece.lines,
-        piece.line_of,
-        piece.values,
-        lambda rows: list(zip(piece.prints[rows].tolist(), piece.labels(rows), strict=True)),
-    )
+def _printed(piece: Piece[Labels], budget: Budget | None) -> Piece[tuple[int, Labels]]:
+    """The piece with its rows named by print and label set; the budget is asked before each reading."""
+
+    def values(rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        if budget is not None:
+            budget.charge(0)
+        return piece.values(rows)
+
+    def named(rows: NDArray[np.intp]) -> list[tuple[int, Labels]]:
+        return list(zip(piece.prints[rows].tolist(), piece.labels(rows), strict=True))
+
+    return Piece(piece.prints, piece.lines, piece.line_of, values, named)

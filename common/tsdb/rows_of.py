@@ -32,7 +32,7 @@ def rows_of(
     """
     found: list[Piece[Labels]] = []
     whole = [block for block, deletions in blocks if not deletions]
-    few = kept(whole, matchers, decoded, cache) if len(whole) == len(blocks) > 0 else None
+    few = kept(whole, matchers, decoded, cache, budget) if len(whole) == len(blocks) > 0 else None
     if few is not None:
         found.extend(each.between(start, end) for each in few)
     else:

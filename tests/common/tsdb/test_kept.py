@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import QueryCanceledError
 from common.frames.model import SourceId
 from common.histogram import FloatHistogram
 from common.labels import Labels, Matcher, MatchType
@@ -123,3 +124,14 @@ def test_a_histogram_that_came_before_a_float_of_its_time_holds(tmp_path: Path) 
     for _ in range(3):
         assert [batch.kind for batch in store.select(FEW, Millis(START), Millis(START))] == [ValueKind.HISTOGRAM]
     store.close()
+
+
+def test_a_query_that_is_given_up_ends_while_rows_are_joined_to_be_kept(store: Store) -> None:
+    class Ended:
+        def charge(self, samples: int) -> None:
+            raise QueryCanceledError("query was canceled")
+
+    assert held(store, FEW) is None
+    with pytest.raises(QueryCanceledError):
+        kept(store.blocks, FEW, store._blocks.cache, store._label_cache, Ended())
+    assert held(store, FEW) is not None
