@@ -31,9 +31,10 @@ import cramjam
 import numpy as np
 
 from common.labels import Labels
-from tests.bench.processes import ROOT, Program, free_port, hub_argv, running
+from tests.bench.processes import ROOT, Program, hub_argv, running
 from tests.bench.query_data import Fleet, label_bytes, pack_samples, put_series
 from tests.bench.simulated import address, simulation
+from tests.ports import free_port
 
 LIMIT_MS = 50.0
 RATE = 20

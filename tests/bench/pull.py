@@ -17,8 +17,9 @@ import time
 from pathlib import Path
 
 from tests.bench.loop_lag import LIMIT_MS, Lag, child, figures, p99, probing
-from tests.bench.processes import Program, free_port, hub_argv, running
+from tests.bench.processes import Program, hub_argv, running
 from tests.bench.simulated import address, simulation
+from tests.ports import free_port
 
 
 def measure(args: argparse.Namespace, agents: int) -> bool:

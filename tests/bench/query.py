@@ -20,7 +20,6 @@ import http.client
 import json
 import math
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from numpy.typing import NDArray
 
 from tests.bench.panels import PANELS
 from tests.bench.query_data import Fleet, load_frames, write_all
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 HOUR = 3600
@@ -119,12 +119,6 @@ class Server:
             time.sleep(0.2)
 
 
-def _port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @contextlib.contextmanager
 def servers(
     names: list[str],
@@ -140,7 +134,7 @@ def servers(
     (work / "hub.yml").write_text(hub_config)
     try:
         for name in names:
-            port, data = _port(), work / name
+            port, data = free_port(), work / name
             data.mkdir(exist_ok=True)
             listen = f"127.0.0.1:{port}"
             commands = {
@@ -226,7 +220,7 @@ def _template(peers: Path) -> str:
     """What this machine's node_exporter shows."""
     import urllib.request
 
-    port = _port()
+    port = free_port()
     command = [str(peers / "usr/bin/prometheus-node-exporter"), f"--web.listen-address=127.0.0.1:{port}"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:

@@ -17,8 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.bench.processes import Program, free_port, hub_argv, running
+from tests.bench.processes import Program, hub_argv, running
 from tests.bench.simulated import address, simulation
+from tests.ports import free_port
 
 
 def configuration(ports: int, targets: int, interval: int, packed: bool) -> str:

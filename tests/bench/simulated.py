@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import gzip
 import http.client
-import socket
 import subprocess
 import sys
 import time
@@ -43,6 +42,7 @@ from common.frames.model import (
 from common.frames.ranges import EMPTY, RangeSet, format_have, parse_have
 from common.labels import Labels
 from tests.bench.query_data import Fleet
+from tests.ports import free_port
 
 MOST_FRAMES = 60
 """Slots that a device keeps."""
@@ -248,9 +248,7 @@ def simulation(data: Path, template: Path, interval: int, paced: int | None = No
 
     `paced` is as for Simulation.
     """
-    with socket.socket() as sock:
-        sock.bind(("0.0.0.0", 0))
-        port = int(sock.getsockname()[1])
+    port = free_port()
     argv = [sys.executable, "-m", "tests.bench.simulated", f"--data={data.resolve()}", f"--port={port}"]
     argv += [f"--template={template.resolve()}", f"--interval={interval}"]
     argv += [] if paced is None else [f"--paced={paced}"]

@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from common.frames.codec import encode
 from common.frames.model import Epoch, Flags, FrameKey, Schema, SourceId, SubSchema
 from common.labels import Labels
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADERS = {
@@ -35,13 +35,6 @@ HEADERS = {
 PER_REQUEST = 2000
 """Samples of a remote-write request: the default of Prometheus's senders."""
 _TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 _started: "list[Server]" = []

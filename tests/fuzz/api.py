@@ -16,7 +16,8 @@ import numpy as np
 from common.labels import Labels
 from common.remote import snappy
 from common.remote.read import encode_result, encode_series
-from tests.integration.programs import ROOT, Running, Start, free_port, hub, programs
+from tests.integration.programs import ROOT, Running, Start, hub, programs
+from tests.ports import free_port
 
 CHECKS = (
     "no_internal_error",  # tests/fuzz/openapi_hooks.py

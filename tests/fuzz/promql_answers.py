@@ -24,7 +24,8 @@ from typing import Any
 
 from tests.fuzz.promql_queries import Question, questions
 from tests.fuzz.promql_samples import bodies
-from tests.integration.programs import Running, Start, free_port, hub, programs, wait_for
+from tests.integration.programs import Running, Start, hub, programs, wait_for
+from tests.ports import free_port
 
 TOLERANCE = 1e-7
 """Relative: sums of squares lose digits, and Go's logarithms and powers are not the C library's."""

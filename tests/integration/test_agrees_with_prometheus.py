@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.programs import Running, Start, edge, free_port, hub, needs, wait_for
+from tests.integration.programs import Running, Start, edge, hub, needs, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 QUERY = "sum by (mode) (rate(node_cpu_seconds_total[5m]))"

@@ -18,7 +18,8 @@ from common.ctl.client import Client
 from common.exposition.protobuf_encode import CONTENT_TYPE
 from common.remote.snappy import compress
 from common.wire import write_bytes, write_double, write_int, write_text, write_varint
-from tests.integration.programs import Running, Start, exporter_of, free_port, hub, needs, wait_for
+from tests.integration.programs import Running, Start, exporter_of, hub, needs, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 

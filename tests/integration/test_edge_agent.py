@@ -23,7 +23,8 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 from common.edgelog.segment import scan
 from common.frames.codec import Frame, decode
 from common.frames.model import read_header
-from tests.integration.programs import ROOT, Running, Start, edge, free_port, needs, wait_for
+from tests.integration.programs import ROOT, Running, Start, edge, needs, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 FRAMES = {"Accept": "application/vnd.bramble.frames;version=1"}

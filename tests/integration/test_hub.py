@@ -16,7 +16,8 @@ import pytest
 
 from common.frames.codec import decode
 from common.frames.model import read_header
-from tests.integration.programs import ROOT, Running, Start, edge, free_port, hub, needs, wait_for
+from tests.integration.programs import ROOT, Running, Start, edge, hub, needs, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,8 @@ import pytest
 from common.frames.codec import Frame, decode
 from common.frames.model import decode_schema, read_header
 from common.labels import Labels
-from tests.integration.programs import Running, Start, edge, free_port, hub, wait_for
+from tests.integration.programs import Running, Start, edge, hub, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 ACCEPT = {"Accept": "application/vnd.bramble.frames;version=1"}

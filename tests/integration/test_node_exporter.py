@@ -5,7 +5,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -16,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from common.clock import SystemClock
 from common.exposition.encode import Encoder
 from edge.collectors.registry import build_runner
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -51,9 +51,7 @@ def theirs() -> str:
     program = os.environ.get("NODE_EXPORTER") or shutil.which("prometheus-node-exporter")
     if program is None:
         pytest.skip("node_exporter is not installed: apt-get install prometheus-node-exporter")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     argv = [program, f"--web.listen-address=127.0.0.1:{port}", "--web.disable-exporter-metrics"]
     argv += ["--collector.disable-defaults", *(f"--collector.{name}" for name in COLLECTORS)]
     process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.programs import ROOT, Running, Start, free_port, hub, needs, programs, wait_for
+from tests.integration.programs import ROOT, Running, Start, hub, needs, programs, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 

@@ -19,7 +19,8 @@ from common.promql.matrix import Floats, Times
 from common.remote import snappy
 from common.remote.read import encode_result, encode_series
 from common.sample import STALE_NAN
-from tests.integration.programs import free_port, hub, needs, programs
+from tests.integration.programs import hub, needs, programs
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,8 @@ import pytest
 from common.ctl.client import Client
 from common.exposition.protobuf_encode import CONTENT_TYPE
 from common.wire import write_bytes, write_double, write_int, write_text, write_varint
-from tests.integration.programs import Running, Start, free_port, hub, needs, wait_for
+from tests.integration.programs import Running, Start, hub, needs, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,8 @@ from common.labels import Labels
 from common.remote import snappy
 from common.remote.read import encode_result, encode_series
 from common.sample import STALE_NAN
-from tests.integration.programs import Running, free_port, hub, needs, programs
+from tests.integration.programs import Running, hub, needs, programs
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 

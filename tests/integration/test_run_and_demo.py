@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.programs import ROOT, Running, Start, free_port, wait_for
+from tests.integration.programs import ROOT, Running, Start, wait_for
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.integration, pytest.mark.alone]
 CTL = [sys.executable, "-m", "common.ctl.cli"]
@@ -25,8 +26,8 @@ def ctl(*arguments: str, seconds: float = 90) -> subprocess.CompletedProcess[str
 
 
 def ports() -> list[str]:
-    """Flags for two free ports."""
-    return [f"--hub-port={free_port()}", f"--edge-port={free_port()}"]
+    """Flags for free ports: the hub's and those of five agents, which take the ones from the first on."""
+    return [f"--hub-port={free_port()}", f"--edge-port={free_port(following=4)}"]
 
 
 def shows(program: Running, pattern: str) -> bool:

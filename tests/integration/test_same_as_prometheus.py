@@ -20,7 +20,8 @@ from common.exposition.parse import Format, Series, parse
 from common.labels import Labels
 from common.remote import snappy
 from common.remote.read import encode_result, encode_series
-from tests.integration.programs import Running, free_port, hub, needs, programs, wait_for
+from tests.integration.programs import Running, hub, needs, programs, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 

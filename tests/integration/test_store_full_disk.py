@@ -12,7 +12,8 @@ import pytest
 from common.labels import Labels
 from common.remote import snappy
 from common.remote.read import encode_result, encode_series
-from tests.integration.programs import Running, Start, free_port, hub, programs, wait_for
+from tests.integration.programs import Running, Start, hub, programs, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.integration
 HEADERS = {"Content-Type": "application/x-protobuf", "Content-Encoding": "snappy"}
