@@ -31,8 +31,9 @@ def ports() -> list[str]:
 
 
 def shows(program: Running, pattern: str) -> bool:
-    """Whether the program's output matches."""
-    assert program.process.poll() is None, program.output()
+    """Whether the program's output matches; fails the test at once if the program has ended."""
+    if program.process.poll() is not None:
+        pytest.fail(program.output())
     return re.search(pattern, program.output()) is not None
 
 
