@@ -196,13 +196,14 @@ def compile_regex(pattern: str, *, captures: bool = True, dot_newline: bool = Tr
 class Matcher:
     """One condition on a label's value; a missing label has the value ''. Immutable and hashable."""
 
-    __slots__ = ("_literals", "_pattern", "name", "type", "value")
+    __slots__ = ("_hash", "_literals", "_pattern", "name", "type", "value")
 
     def __init__(self, type: MatchType, name: str, value: str) -> None:  # noqa: A002 - the field's word
         """Compile the matcher; a bad regular expression is a FormatError."""
         self.type = MatchType(type)
         self.name = name
         self.value = value
+        self._hash = hash((self.type, name, value))
         self._pattern: Pattern | None = None
         self._literals: frozenset[str] | None = None
         if self.type in (MatchType.RE, MatchType.NRE):
@@ -237,7 +238,7 @@ class Matcher:
         )
 
     def __hash__(self) -> int:
-        return hash((self.type, self.name, self.value))
+        return self._hash
 
     def __str__(self) -> str:
         name = self.name if is_legacy_label_name(self.name) else quote(self.name)

@@ -163,10 +163,10 @@ class Chunk:
         """What decides how it is read: whether it is ordered, and how many patterns it knows."""
         return self.ordered, len(self.patterns)
 
-    def gaps(self) -> NDArray[np.bool_]:
-        """Rows that may not be PRESENT in some slot, bool [rows]."""
+    def gaps(self, patterns: int | None = None) -> NDArray[np.bool_]:
+        """Rows that may not be PRESENT in some slot, by all patterns or the first so many, bool [rows]."""
         found = np.zeros(self.rows, np.bool_)
-        for cells in self.patterns:
+        for cells in self.patterns[:patterns]:
             if cells is not None:
                 found |= cells != PRESENT
         return found

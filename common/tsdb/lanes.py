@@ -1,6 +1,6 @@
 """Everything that the head holds: lanes of all sources, loose samples, schemas, metadata. The caller locks."""
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from common.clock import Clock
 from common.frames.codec import Frame, Slot
-from common.frames.model import ABSENT, Correction, Schema, SourceId
+from common.frames.model import ABSENT, Correction, Schema, SchemaHash, SourceId
 from common.labels import Labels, Matcher
 from common.sample import MetricMeta
 from common.tsdb.bank import SLOTS, Bank, Banks
@@ -27,9 +27,11 @@ from common.tsdb.registry import Held, Schemas, Selection, Selector, Source, Sto
 from common.tsdb.wal import NO_TIME
 
 HOUR_SECONDS = 3600.0
-MAX_PLANS = 64
-MAX_PLANNED = 500_000
-"""Sets of matchers whose rows in the head are remembered, and rows of all of them; beyond, it starts over."""
+MAX_PLANS = 1024
+MAX_PLANNED = 1_000_000
+"""Sets of matchers whose rows in the head are remembered, and rows of all of them; beyond, what was used longest ago goes."""
+PART_ROWS = 4
+"""Rows that take as much memory as what is remembered of a chunk."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,11 +40,13 @@ class _Plan:
 
     banked: Sequence[Banked]
     rest: Sequence[tuple[Strand, Selection, Sequence[Chunk]]]
+    answers: dict[tuple[SchemaHash, int], Selection | None]
+    """What the matchers choose from each schema under a target (serial), as far as it was asked for."""
 
     @property
-    def rows(self) -> int:
-        """About how many it remembers."""
-        return sum(each.rows for each in self.banked) + len(self.rest)
+    def size(self) -> int:
+        """About how many rows it takes the memory of."""
+        return sum(each.rows + PART_ROWS * len(each.parts) for each in self.banked) + PART_ROWS * len(self.rest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +131,8 @@ class Lanes:
         self.changes = Changes()
         self._selector = Selector()
         self._banks = Banks()
-        self._plans: dict[tuple[Matcher, ...], _Plan] = {}
+        self._plans: OrderedDict[tuple[Matcher, ...], _Plan] = OrderedDict()
+        self._planned = 0
 
     # What is known
 
@@ -209,7 +214,7 @@ class Lanes:
         shape = chunk.shape
         chunk.append(frame.timestamps, frame.values, frame.presence, self.arrival)
         if chunk.shape != shape:
-            self._plans.clear()
+            self._reshaped(strand, chunk, *shape)
         strand.newest = max(strand.newest, chunk.last)
         self.changes.mark(int(frame.timestamps.min()), int(frame.timestamps.max()))
         if frame.provisional is not None and boot:
@@ -229,7 +234,7 @@ class Lanes:
             # What waits for a correction will move, and may stay long: it doesn't hold a bank.
             alone = slots > SLOTS or strand.held is not None
             strand.chunks.append(Chunk(strand.schema.rows, None if alone else self._banks.place(strand.schema.rows)))
-            self._plans.clear()
+            self._unplan(strand)
         return strand.chunks[-1]
 
     def take_slot(self, source: Source, schema: StoredSchema, slot: Slot) -> int:
@@ -246,7 +251,7 @@ class Lanes:
         shape = chunk.shape
         chunk.add(slot.timestamp, slot.values, slot.presence, self.arrival)
         if chunk.shape != shape:
-            self._plans.clear()
+            self._reshaped(strand, chunk, *shape)
         strand.newest = max(strand.newest, chunk.last)
         self.changes.mark(slot.timestamp, slot.timestamp)
         self.arrival += 1
@@ -258,7 +263,7 @@ class Lanes:
 
     def correct(self, source: Source, correction: Correction) -> None:
         """Take a correction, and move what waited for it."""
-        self._plans.clear()
+        self._unplan_all()
         moves = source.clock.learn(correction)
         for strand in source.strands.values():
             if strand.held is not None and strand.held.boot == correction.boot_id:
@@ -275,7 +280,7 @@ class Lanes:
 
     def _settle(self, source: Source, boot: bytes) -> None:
         """Have samples that stood apart among the others, as if they came now: a cut under way has not seen them."""
-        self._plans.clear()
+        self._unplan_all()
         for key in [key for key in source.strands if key[3] == boot and boot]:
             strand = source.strands.pop(key)
             rest = source.strands.setdefault((*key[:3], b""), Strand(strand.lane, strand.schema, strand.target))
@@ -359,6 +364,7 @@ class Lanes:
         """What the matchers choose now, remembered until the head has other chunks or other kinds of them."""
         plan = self._plans.get(matchers)
         if plan is not None:
+            self._plans.move_to_end(matchers)
             return plan
         answers = self._selector.answers(matchers)
         parts: dict[tuple[Bank, bool], list[Part]] = {}
@@ -387,11 +393,36 @@ class Lanes:
                             parts.setdefault((place.bank, ragged), []).append(Part(strand, some, place))
                 if apart:
                     rest.append((strand, selection, apart))
-        plan = _Plan([Banked(bank, each, ragged) for (bank, ragged), each in parts.items()], rest)
-        if len(self._plans) >= MAX_PLANS or plan.rows + sum(each.rows for each in self._plans.values()) > MAX_PLANNED:
-            self._plans.clear()
+        plan = _Plan([Banked(bank, each, ragged) for (bank, ragged), each in parts.items()], rest, answers)
         self._plans[matchers] = plan
+        self._planned += plan.size
+        while len(self._plans) > MAX_PLANS or (self._planned > MAX_PLANNED and len(self._plans) > 1):
+            self._planned -= self._plans.popitem(last=False)[1].size
         return plan
+
+    def _reshaped(self, strand: Strand, chunk: Chunk, ordered: bool, patterns: int) -> None:
+        """Forget plans that a chunk's new slots are not as they took for granted; its shape before is given."""
+        if chunk.ordered != ordered:
+            self._unplan(strand)
+        elif chunk.place is not None:
+            self._unplan(strand, chunk.gaps() & ~chunk.gaps(patterns))
+
+    def _unplan(self, strand: Strand, columns: NDArray[np.bool_] | None = None) -> None:
+        """Forget plans with rows of a strand: any, or of these columns (bool [rows])."""
+        if columns is not None and not columns.any():
+            return
+        mark = strand.schema.hash, strand.target.serial
+        for matchers, plan in list(self._plans.items()):
+            if mark not in plan.answers:
+                plan.answers[mark] = self._selector.select(strand.schema, matchers, strand.target)
+            selection = plan.answers[mark]
+            if selection is not None and (columns is None or columns[selection.columns].any()):
+                del self._plans[matchers]
+                self._planned -= plan.size
+
+    def _unplan_all(self) -> None:
+        self._plans.clear()
+        self._planned = 0
 
     def drop(self, before: int, arrival: int) -> None:
         """Let go of settled samples below `before` that came before `arrival`; their series stay known."""
@@ -403,7 +434,7 @@ class Lanes:
                     left |= any(new is not old for new, old in zip(rest, strand.chunks, strict=True))
                     strand.chunks = [chunk for chunk in rest if chunk is not None]
         if left:
-            self._plans.clear()
+            self._unplan_all()
             self._tidy()
         self.loose.drop(before, arrival)
         self.histograms.drop(before, arrival)
@@ -453,7 +484,7 @@ class Lanes:
             for key in dead:
                 del source.strands[key]
             if dead:
-                self._plans.clear()
+                self._unplan_all()
                 self._recount(source)
             for strand in source.strands.values():
                 strand.schema.used = now
@@ -470,7 +501,7 @@ class Lanes:
 
     def delete(self, deletion: Deletion) -> None:
         """Drop what a deletion concerns."""
-        self._plans.clear()
+        self._unplan_all()
         for source in self.sources.values():
             for strand in source.strands.values():
                 selection = self._selector.select(strand.schema, deletion.matchers, strand.target)

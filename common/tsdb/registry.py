@@ -18,10 +18,12 @@ from common.tsdb.index import LabelCache, RowIndex, Target
 
 MAX_EPOCHS = 1024
 """Epochs of a source whose ranges are remembered; the oldest is forgotten first."""
-MAX_ASKED = 64
+MAX_ASKED = 1024
 """Sets of matchers whose answers are kept for each schema and target."""
 MAX_ANSWERS = 10_000
 """Schemas and targets of one set of matchers; beyond, it starts over."""
+MOST_ANSWERS = 200_000
+"""Of all sets of matchers; beyond, what was used longest ago goes."""
 MAX_CHECKSUMS = 4096
 """Frames of an epoch whose checksums are remembered, to tell a repeat from a clash."""
 
@@ -150,8 +152,9 @@ class Selector:
         if table is None or len(table) > MAX_ANSWERS:
             table = {}
         self._answers[matchers] = table
-        while len(self._answers) > MAX_ASKED:
-            self._answers.popitem(last=False)
+        count = sum(map(len, self._answers.values()))
+        while len(self._answers) > MAX_ASKED or (count > MOST_ANSWERS and len(self._answers) > 1):
+            count -= len(self._answers.popitem(last=False)[1])
         return table
 
     def clear(self) -> None:

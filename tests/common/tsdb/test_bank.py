@@ -13,6 +13,7 @@ from common.frames.model import ABSENT, PRESENT, STALE, Epoch, FrameKey, Schema,
 from common.labels import Labels, Matcher, MatchType
 from common.sample import Millis
 from common.testing import FakeClock
+from common.tsdb import lanes
 from common.tsdb.bank import LEAST_COLUMNS, SLOTS, Bank, Banks
 from common.tsdb.head import Chunk, read_columns
 from common.tsdb.memory import read_all
@@ -117,6 +118,65 @@ def test_what_was_deleted_stays_away_though_lanes_grow_on(store: Store) -> None:
     append(store, 0, 4)
     assert [time - START for time, _ in read(store)[series(0, 1)]] == [0, 3000, 4000]
     assert read(store)[series(0, 2)] == expected(0, 2, range(5))
+
+
+def plan(store: Store, *matchers: Matcher) -> object:
+    """What is remembered of matchers, or made now."""
+    return store._head._plan(matchers)
+
+
+def test_what_matchers_choose_is_remembered_until_something_among_it_changes(store: Store) -> None:
+    for number in range(2):
+        append(store, number, 0)
+    first = Matcher(MatchType.EQ, "instance", "0")
+    plans = [plan(store, first, *A), plan(store, *A)]
+    append(store, 2, 0)
+    assert [plan(store, first, *A) is plans[0], plan(store, *A) is plans[1]] == [True, False]
+    assert len(read(store)) == 9
+    plans = [plan(store, first, *A), plan(store, *A)]
+    append(store, 1, 1, [PRESENT, ABSENT, PRESENT, PRESENT])
+    assert [plan(store, first, *A) is plans[0], plan(store, *A) is plans[1]] == [True, False]
+    assert read(store)[series(1, 1)] == expected(1, 1, range(1))
+    plans = [plan(store, first, *A), plan(store, *A)]
+    # Another pattern, but no row of these that had all samples so far.
+    append(store, 1, 2, [PRESENT, ABSENT, PRESENT, ABSENT])
+    assert [plan(store, first, *A) is plans[0], plan(store, *A) is plans[1]] == [True, True]
+    assert read(store)[series(1, 1)] == expected(1, 1, range(1))
+    append(store, 0, 1, at=START - 1)
+    assert [plan(store, first, *A) is plans[0], plan(store, *A) is plans[1]] == [False, False]
+
+
+def test_a_chunk_that_is_full_is_followed_by_one_that_is_read_too(store: Store) -> None:
+    for slot in range(SLOTS):
+        append(store, 0, slot)
+    assert read(store)[series(0, 1)] == expected(0, 1, range(SLOTS))
+    append(store, 0, SLOTS)
+    assert read(store)[series(0, 1)] == expected(0, 1, range(SLOTS + 1))
+
+
+def test_the_matchers_of_hundreds_of_rules_are_all_remembered(store: Store) -> None:
+    append(store, 0, 0)
+    sets = [Matcher(MatchType.EQ, "i", str(each)) for each in range(500)]
+    plans = [plan(store, each) for each in sets]
+    assert all(plan(store, each) is before for each, before in zip(sets, plans, strict=True))
+
+
+def test_what_was_used_last_is_remembered_where_there_is_room_for_little(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(store, 0, 0)
+    monkeypatch.setattr(lanes, "MAX_PLANNED", 2 * (1 + lanes.PART_ROWS))
+    sets = [Matcher(MatchType.EQ, "i", str(each)) for each in range(3)]
+    plans = [plan(store, each) for each in sets[:2]]
+    assert plan(store, sets[0]) is plans[0]
+    plan(store, sets[2])
+    assert plan(store, sets[0]) is plans[0]
+    assert plan(store, sets[1]) is not plans[1]
+    # A choice that is too large is remembered all the same: alone.
+    monkeypatch.setattr(lanes, "MAX_PLANNED", lanes.PART_ROWS)
+    everything = plan(store)
+    assert plan(store) is everything
+    assert plan(store, sets[0]) is not plans[0]
 
 
 def test_a_bank_goes_when_its_samples_were_packed(store: Store) -> None:
