@@ -26,7 +26,7 @@ from common.tsdb.block import (
     pack_part,
 )
 from common.tsdb.index import Name
-from common.tsdb.join import Joined, Piece
+from common.tsdb.join import Joined, Lines, Piece
 from common.tsdb.kinds import JoinedHistograms, Pool, join_kinds, only
 from common.tsdb.native import Stored, encode_group
 from common.tsdb.querier import ValueKind
@@ -350,6 +350,7 @@ def build(
     written: list[Path] = []
     writer: BlockWriter | None = None
     current = 0
+    of_rows: list[NDArray[np.intp]] = []
     try:
         for names, share, shares in _batches(sizes):
             by_metric: dict[tuple[str, ValueKind], list[_Row]] = {}
@@ -357,8 +358,11 @@ def build(
             pieces = [piece for origin in origins for piece in origin.pieces(names)]
             native = [piece for origin in origins for piece in origin.histograms(names, pool)]
             if shares > 1:
-                pieces = [_share(piece, share, shares) for piece in pieces]
-                native = [_share(piece, share, shares) for piece in native]
+                if not share:
+                    of_rows = _shares([*pieces, *native], shares)
+                chosen = [np.flatnonzero(each == share) for each in of_rows]
+                pieces = [only(*each) for each in zip(pieces, chosen, strict=False)]
+                native = [only(*each) for each in zip(native, chosen[len(pieces) :], strict=True)]
             for joined in join_kinds(pieces, native, pool):
                 _collect(joined, by_metric)
                 dropped(joined.dropped)
@@ -409,9 +413,30 @@ def _batches(sizes: Mapping[str, int]) -> Iterator[tuple[frozenset[str], int, in
         yield frozenset(batch), 0, 1
 
 
-def _share(piece: Piece[Name], share: int, shares: int) -> Piece[Name]:
-    """The rows of a piece that fall to one of several shares."""
-    return only(piece, np.flatnonzero(piece.prints % np.uint64(shares) == share))
+def _shares(pieces: Sequence[Piece[Name]], shares: int) -> list[NDArray[np.intp]]:
+    """The share of each row of some pieces, of about as many cells each: device by device, a label set in one only."""
+    names = [name for piece in pieces for name in piece.labels(np.arange(len(piece.prints)))]
+    if not names:
+        return [np.empty(0, np.intp) for _ in pieces]
+    of_names = [_device(name) for name in names]
+    number = {device: at for at, device in enumerate(sorted(set(of_names)))}
+    devices = np.array([number[device] for device in of_names], np.intp)
+    prints = np.concatenate([piece.prints for piece in pieces])
+    cells = np.concatenate([Lines.of(piece.lines).lengths[piece.line_of] for piece in pieces]) + ROW_CELLS
+    order = np.lexsort((prints, devices))
+    ends = np.cumsum(cells[order])
+    first = np.diff(prints[order], prepend=~prints[order[0]]) != 0
+    begins = np.maximum.accumulate(np.where(first, ends - cells[order], 0))
+    found = np.empty(len(names), np.intp)
+    found[order] = begins * shares // ends[-1]
+    return np.split(found, np.cumsum([len(piece.prints) for piece in pieces])[:-1])
+
+
+def _device(name: Name) -> tuple[str, ...]:
+    """What tells whose a series is, however its labels are parted."""
+    index, row, target = name
+    labels = index.rows[row]
+    return tuple([labels.get(label) or target.values.get(label, "") for label in _TARGET_LABELS])
 
 
 def _collect(joined: Joined[Name] | JoinedHistograms[Name], by_metric: dict[tuple[str, ValueKind], list[_Row]]) -> None:

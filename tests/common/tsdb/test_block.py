@@ -134,6 +134,16 @@ def test_a_metric_too_large_for_one_batch_comes_in_shares(tmp_path: Path, monkey
     assert read(built(tmp_path, [lot]), 0, 5000) == read_all(lot.model.select([], Millis(0), Millis(5000)))
 
 
+def test_shares_of_a_metric_keep_the_rows_of_a_device_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("common.tsdb.build.BATCH_CELLS", 200)
+    entries = [(index.rows[0].name, set(targets.tolist())) for index, _, targets in built(tmp_path, [Lot(3)]).census()]
+    for metric in ("a", "b", "c"):
+        devices = [found for name, found in entries if name == metric]
+        assert len(devices) == 3
+        # One more for each border between two shares.
+        assert sum(map(len, devices)) <= len(TARGETS) + len(devices) - 1
+
+
 def test_series_tell_their_first_and_last_times_whatever_these_are(tmp_path: Path) -> None:
     times = np.array([-(1 << 40), 1, 2])
     lines = [Line(times, None, 0), Line(times[1:], None, 0)]
