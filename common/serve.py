@@ -11,7 +11,7 @@ import errno
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from common.clock import Clock
+from common.front import Front
 from common.logs import EventLog
 
 HEAD_SECONDS = 15.0
@@ -63,7 +64,7 @@ class _State(StrEnum):
 class _Connection(asyncio.Protocol):
     """Stands between the transport and the protocol that does the work, and knows the connection's state."""
 
-    __slots__ = ("inner", "owner", "since", "state", "transport")
+    __slots__ = ("front", "inner", "owner", "since", "state", "transport")
 
     def __init__(self, inner: asyncio.Protocol, owner: "Connections") -> None:
         self.inner = inner
@@ -71,6 +72,7 @@ class _Connection(asyncio.Protocol):
         self.state = _State.HEAD
         self.since = 0.0
         self.transport: asyncio.Transport | None = None
+        self.front: Front | None = None
 
     def enter(self, state: _State) -> None:
         """Be in this state from now on."""
@@ -82,6 +84,9 @@ class _Connection(asyncio.Protocol):
         self.enter(_State.HEAD)
         self.owner.opened(self)
         self.inner.connection_made(transport)
+        if self.owner.front is not None:
+            peer = transport.get_extra_info("peername")
+            self.front = self.owner.front(str(peer[0]) if isinstance(peer, tuple) else "", self.inner.data_received)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.owner.lost(self)
@@ -90,7 +95,14 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.state is _State.REST:
             self.enter(_State.HEAD)
-        self.inner.data_received(data)
+        if self.front is None:
+            self.inner.data_received(data)
+            return
+        answer = self.front.take(data, not self.sending())
+        if answer is not None:
+            assert self.transport is not None
+            self.transport.write(answer)
+            self.enter(_State.REST)
 
     def eof_received(self) -> bool | None:
         return self.inner.eof_received()
@@ -112,6 +124,8 @@ class Connections:
     def __init__(self, limits: ServeLimits, clock: Clock) -> None:
         self.limits = limits
         self.clock = clock
+        self.front: Callable[[str, Callable[[bytes], None]], Front] | None = None
+        """Makes what stands before a new connection's protocol, of the client's address and what takes bytes."""
         self.accepted = 0
         self.cut: Counter[Cut] = Counter()
         self._open: dict[asyncio.BaseProtocol, _Connection] = {}
@@ -135,13 +149,13 @@ class Connections:
         self._changed.set()
 
     @contextmanager
-    def answering(self, protocol: asyncio.BaseProtocol) -> Iterator[None]:
-        """Around answering one request of the connection with this protocol."""
+    def answering(self, protocol: asyncio.BaseProtocol) -> Iterator[Front | None]:
+        """Around answering one request of the connection with this protocol, and with what stands before it."""
         connection = self._open.get(protocol)
         if connection is not None:
             connection.enter(_State.ANSWERED)
         try:
-            yield
+            yield None if connection is None else connection.front
         finally:
             if connection is not None:
                 connection.enter(_State.REST)
@@ -151,6 +165,8 @@ class Connections:
         """Cut off what is over its deadline."""
         now = self.clock.monotonic()
         for connection in list(self._open.values()):
+            if connection.front is not None:
+                connection.front.release()
             spent = now - connection.since
             if connection.state is _State.HEAD and spent >= self.limits.head_seconds:
                 self._drop(connection, Cut.HEAD)
@@ -219,7 +235,14 @@ def tracked(connections: Connections) -> Middleware:
 
     @web.middleware
     async def track(request: web.Request, handler: Handler) -> web.StreamResponse:
-        with connections.answering(request.protocol):
-            return await handler(request)
+        with connections.answering(request.protocol) as front:
+            response = await handler(request)
+            if front is not None:
+                # Here, since it must have left before the next request may be answered by another way.
+                with suppress(ConnectionError):
+                    await response.prepare(request)
+                    await response.write_eof()
+                    front.answered(bool(response.keep_alive))
+            return response
 
     return track

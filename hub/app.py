@@ -360,7 +360,7 @@ class Hub:
         connections = Connections(limits, self._clock)
         add_connections(state.registry, connections)
         app = make_app(state, connections)
-        runner = make_runner(app, 2 * idle + HEAD_SECONDS)
+        runner = make_runner(app)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         http = runner.server

@@ -1,8 +1,9 @@
 """The hub's HTTP application: routes, and what surrounds every request."""
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from urllib.parse import urlencode
 
 from aiohttp import web
@@ -16,6 +17,7 @@ from common.serve import Connections, tracked
 from hub.api import admin, features, federate, metadata, openapi, query, remote, rules, status, targets, tsdb, web_page
 from hub.api.compress import compress
 from hub.api.envelope import ApiError, ErrorType, bad, classify, failure
+from hub.api.express import Express
 from hub.api.flights import FLIGHTS, Flights
 from hub.api.keys import STATE, Handler
 from hub.api.runner import RUNNER, QueryRunner
@@ -82,8 +84,9 @@ def make_app(state: ApiState, connections: Connections | None = None) -> web.App
     `connections` are those of the server, if it watches them.
     """
     watch = [] if connections is None else [tracked(connections)]
+    requests, origins = _Requests(state.registry), _Origins(state.web.cors_origin)
     app = web.Application(
-        middlewares=[*watch, _measure(state.registry), _cors(state.web.cors_origin), compress, _boundary, *_PLAIN_PATH],
+        middlewares=[*watch, _measure(requests), _cors(origins), compress, _boundary, *_PLAIN_PATH],
         client_max_size=state.limits.max_body,
     )
     app[STATE] = state
@@ -103,6 +106,8 @@ def make_app(state: ApiState, connections: Connections | None = None) -> web.App
     if prefix:
         app.router.add_get("/", _redirect(prefix + "/"))
         app.router.add_get(prefix, _redirect(prefix + "/"))
+    if connections is not None:
+        connections.front = Express(app, prefix, partial(requests.count, 200), origins.fields).front
     return app
 
 
@@ -110,17 +115,20 @@ MAX_LINE_BYTES = 128 << 10
 """Longest request line, and longest header field: long queries are often asked by GET, and proxies add long fields."""
 
 
-def make_runner(app: web.Application, keepalive_seconds: float = 300.0) -> web.AppRunner:
+_NEVER_SECONDS = 1e9
+
+
+def make_runner(app: web.Application) -> web.AppRunner:
     """A runner that cancels a handler when its client goes away, and logs no line per request.
 
-    `keepalive_seconds` should be more than what `Connections` allow, which know why they cut a connection off.
+    It ends no connection that rests, since it does not see each request: `Connections` do.
     """
     return web.AppRunner(
         app,
         handler_cancellation=True,
         access_log=None,
         shutdown_timeout=2.0,
-        keepalive_timeout=keepalive_seconds,
+        keepalive_timeout=_NEVER_SECONDS,
         max_line_size=MAX_LINE_BYTES,
         max_field_size=MAX_LINE_BYTES,
     )
@@ -213,22 +221,31 @@ They are two: both in one would also take the last letter from an unknown path.
 """
 
 
-def _measure(registry: CollectorRegistry) -> Middleware:
-    requests = Counter(
-        "prometheus_http_requests", "HTTP requests by handler and status.", ["handler", "code"], registry=registry
-    )
-    duration = Histogram(
-        "prometheus_http_request_duration_seconds",
-        "Time to answer HTTP requests.",
-        ["handler"],
-        registry=registry,
-        buckets=_BUCKETS,
-    )
+class _Requests:
+    """Counts requests and their time."""
 
-    # Finding a metric by its labels takes longer than all else that is done here.
-    request_of = lru_cache(1024)(requests.labels)
-    duration_of = lru_cache(256)(duration.labels)
+    def __init__(self, registry: CollectorRegistry) -> None:
+        requests = Counter(
+            "prometheus_http_requests", "HTTP requests by handler and status.", ["handler", "code"], registry=registry
+        )
+        duration = Histogram(
+            "prometheus_http_request_duration_seconds",
+            "Time to answer HTTP requests.",
+            ["handler"],
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        # Finding a metric by its labels takes longer than all else that is done here.
+        self._request_of = lru_cache(1024)(requests.labels)
+        self._duration_of = lru_cache(256)(duration.labels)
 
+    def count(self, code: int, handler: str, seconds: float) -> None:
+        """One request was answered."""
+        self._request_of(handler, str(code)).inc()
+        self._duration_of(handler).observe(seconds)
+
+
+def _measure(requests: _Requests) -> Middleware:
     @web.middleware
     async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
@@ -245,8 +262,7 @@ def _measure(registry: CollectorRegistry) -> Middleware:
         except asyncio.CancelledError:
             raise
         finally:
-            request_of(name, str(code)).inc()
-            duration_of(name).observe(clock.monotonic() - began)
+            requests.count(code, name, clock.monotonic() - began)
         if not response.prepared:
             response.headers.setdefault("X-Content-Type-Options", "nosniff")
         return response
@@ -254,9 +270,20 @@ def _measure(registry: CollectorRegistry) -> Middleware:
     return measure
 
 
-def _cors(origin: str) -> Middleware:
-    allowed = compile_regex(origin)
+class _Origins:
+    """Which origins' pages may read answers."""
 
+    def __init__(self, pattern: str) -> None:
+        self._allowed = compile_regex(pattern)
+
+    def fields(self, asking: str | None) -> Mapping[str, str]:
+        """Fields of the answer to a request with this Origin."""
+        if asking is None or not self._allowed.fullmatch(asking):
+            return {}
+        return {**_CORS, "Access-Control-Allow-Origin": asking}
+
+
+def _cors(origins: _Origins) -> Middleware:
     @web.middleware
     async def cors(request: web.Request, handler: Handler) -> web.StreamResponse:
         if "/api/v1/" not in request.path:
@@ -265,10 +292,7 @@ def _cors(origin: str) -> Middleware:
         if response.prepared:
             return response
         response.headers.add("Vary", "Origin")
-        asking = request.headers.get("Origin")
-        if asking is not None and allowed.fullmatch(asking):
-            response.headers.update(_CORS)
-            response.headers["Access-Control-Allow-Origin"] = asking
+        response.headers.update(origins.fields(request.headers.get("Origin")))
         return response
 
     return cors

@@ -22,6 +22,10 @@ class Flights:
     def __init__(self) -> None:
         self._under_way: dict[Hashable, _Flight] = {}
 
+    def under_way(self, key: Hashable) -> bool:
+        """Whether somebody asks for the same just now."""
+        return key in self._under_way
+
     async def join(self, key: Hashable, holds: Callable[[int], bool], seconds: float) -> Packed | None:
         """The answer to the same request, if one is under way and ends well.
 

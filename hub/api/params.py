@@ -45,16 +45,24 @@ async def body_in_time(request: web.Request) -> AsyncIterator[None]:
 async def read_form(request: web.Request) -> Form:
     """Parameters of the URL, and before them those of the form body of a POST or PUT."""
     form: Form = MultiDict()
-    if request.method in ("POST", "PUT") and request.content_type == "application/x-www-form-urlencoded":
+    if request.method in ("POST", "PUT") and request.content_type == FORM:
         async with body_in_time(request):
             body = await request.read()
-        try:
-            form.extend(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FIELDS))
-        except ValueError as err:
-            raise bad(f"error parsing form values: {err}") from None
+        form = parse_form(body)
     if request.query_string:
         form.extend(request.query)
     return form
+
+
+FORM = "application/x-www-form-urlencoded"
+
+
+def parse_form(body: bytes) -> Form:
+    """The parameters of a form body."""
+    try:
+        return MultiDict(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FIELDS))
+    except ValueError as err:
+        raise bad(f"error parsing form values: {err}") from None
 
 
 def time_param(form: Form, name: str, default: Moment | None = None) -> Moment:

@@ -1,6 +1,7 @@
 """`query`, `query_range`, `format_query`, `parse_query`, and the page's query box."""
 
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
@@ -29,7 +30,7 @@ from hub.api import encode
 from hub.api.body import Packed, choose, pack, respond
 from hub.api.envelope import JSON, bad, bad_parameter, classify, envelope, success
 from hub.api.extents import Extent
-from hub.api.flights import FLIGHTS
+from hub.api.flights import FLIGHTS, Flights
 from hub.api.keys import STATE
 from hub.api.logged import Query, logged, note_shared
 from hub.api.metadata import TRUNCATED
@@ -43,8 +44,8 @@ from hub.api.params import (
     span_param,
     time_param,
 )
-from hub.api.range_cache import RangeCache, Span
-from hub.api.runner import RUNNER, Cancel
+from hub.api.range_cache import Key, RangeCache, Span
+from hub.api.runner import RUNNER, Cancel, QueryRunner
 from hub.api.state import ApiState
 from hub.query_log import timings
 
@@ -101,26 +102,33 @@ def _timeout(state: ApiState, form: Form) -> int:
     return max(0, min(timeout, state.limits.timeout_ms))
 
 
-async def _answer(
-    request: web.Request,
-    form: Form,
-    query: Query,
-    evaluate: Callable[[Cancel], Result | Extent],
-    keep: Callable[[Packed], None] = lambda _: None,
-) -> web.Response:
-    """The answer with what `evaluate` gives, which `keep` sees as it is sent."""
-    state = request.app[STATE]
-    limit, timeout = limit_param(form), _timeout(state, form)
-    clock, with_stats, asked = state.clock, bool(form.get("stats")), query.asked
-    per_step = form.get("stats") == "all" and PER_STEP_STATS in state.engine.options.features
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A query with what of its parameters matters to its evaluation and its answer."""
 
-    coding = choose(request.headers.get("Accept-Encoding", ""))
+    query: Query
+    evaluate: Callable[[Cancel], Result | Extent]
+    limit: int
+    timeout_ms: int
+    stats: str
+    coding: str
+    cached: "_Cached | None" = None
+    """What the result cache has to do with it."""
+
+
+Guard = Callable[[], AbstractContextManager[None]]
+
+
+def _job(state: ApiState, asked: Asked, around: Guard) -> Callable[[Cancel], Packed]:
+    """Evaluates and encodes; `around` stands around the evaluation."""
+    query, limit, clock = asked.query, asked.limit, state.clock
+    per_step = asked.stats == "all" and PER_STEP_STATS in state.engine.options.features
 
     def job(cancel: Cancel) -> Packed:
         began, query.result = clock.monotonic(), None
         try:
-            with logged(request, query):
-                result = evaluate(cancel)
+            with around():
+                result = asked.evaluate(cancel)
                 if isinstance(result, Result):
                     query.result = result
         except ParseError as err:
@@ -130,37 +138,76 @@ async def _answer(
             pieces = envelope(_encode_extent(result, limit), [TRUNCATED] if cut else (), result.infos)
         else:
             stats = (
-                _stats(result, began - asked, clock.monotonic() - began, query if per_step else None)
-                if with_stats
+                _stats(result, began - query.asked, clock.monotonic() - began, query if per_step else None)
+                if asked.stats
                 else b""
             )
             body, cut = encode_result(result, limit, stats)
             pieces = envelope(body, [*result.warnings, TRUNCATED] if cut else result.warnings, result.infos)
-        packed = pack(_until(pieces, cancel), coding)
-        keep(packed)
+        packed = pack(_until(pieces, cancel), asked.coding)
+        if asked.cached is not None:
+            asked.cached.keep(packed)
         return packed
 
+    return job
+
+
+async def _answer(request: web.Request, asked: Asked, told: Callable[[Packed], None] = lambda _: None) -> web.Response:
+    """The answer to what was asked, of which `told` hears before it is sent."""
+    state, runner, query = request.app[STATE], request.app[RUNNER], asked.query
     try:
-        return respond(await request.app[RUNNER].run(job, timeout, like=_like(state, query)), JSON)
+        job = _job(state, asked, lambda: logged(request, query))
+        packed = await runner.run(job, asked.timeout_ms, like=_like(state, query))
+        told(packed)
+        return respond(packed, JSON)
     finally:
-        spent = clock.monotonic() - asked
-        if query.result is not None:
-            request.app[RUNNER].samples.inc(query.result.samples)
-        slow = state.slow_query_ms()
-        if slow and spent * 1000 >= slow:
-            request.app[RUNNER].slow.inc()
-            samples = query.result.samples_read if query.result else 0
-            _log.warn(
-                "slow query",
-                query=query.text[:MAX_SHOWN],
-                seconds=f"{spent:.1f}",
-                samples=samples,
-                start=rfc3339(query.start),
-                end=rfc3339(query.end),
-                step=format_duration(query.step),
-                path=request.path,
-                client=request.remote or "",
-            )
+        _count(state, runner, query, request.path, request.remote)
+
+
+def at_once(
+    state: ApiState, runner: QueryRunner, flights: Flights, asked: Asked, path: str, client: str
+) -> Packed | None:
+    """The answer, if it takes next to no time to give it; None if the handlers of `path` have to.
+
+    `client` is the address of who asks.
+    """
+    query, cached = asked.query, asked.cached
+    like = _like(state, query)
+    if like is None:
+        return None
+    if cached is not None:
+        sent = cached.cache.answer(cached.key)
+        if sent is not None:
+            return sent
+    if not runner.is_short(like) or (cached is not None and flights.under_way(cached.key)):
+        return None
+    if cached is not None:
+        cached.begin()
+    packed = runner.run_here(_job(state, asked, nullcontext), like, asked.timeout_ms)
+    _count(state, runner, query, path, client)
+    return packed
+
+
+def _count(state: ApiState, runner: QueryRunner, query: Query, path: str, client: str | None) -> None:
+    """Count a query that has ended, and log it if it was slow."""
+    spent = state.clock.monotonic() - query.asked
+    if query.result is not None:
+        runner.samples.inc(query.result.samples)
+    slow = state.slow_query_ms()
+    if slow and spent * 1000 >= slow:
+        runner.slow.inc()
+        samples = query.result.samples_read if query.result else 0
+        _log.warn(
+            "slow query",
+            query=query.text[:MAX_SHOWN],
+            seconds=f"{spent:.1f}",
+            samples=samples,
+            start=rfc3339(query.start),
+            end=rfc3339(query.end),
+            step=format_duration(query.step),
+            path=path,
+            client=client or "",
+        )
 
 
 def _like(state: ApiState, query: Query) -> Hashable | None:
@@ -183,25 +230,32 @@ def _heed(cancel: Cancel) -> None:
         raise QueryCanceledError("query was canceled while its result was encoded")
 
 
-async def instant(request: web.Request) -> web.StreamResponse:
-    """The value of `query` at `time` (now without it)."""
-    form = await read_form(request)
-    state = request.app[STATE]
+def asked_at(state: ApiState, form: Form, coding: str) -> Asked:
+    """What an instant query's form asks for: the value of `query` at `time` (now without it)."""
     at = time_param(form, "time", Moment.at(state.clock.now())).query_ms
-    text, lookback, timeout = form.get("query", ""), _lookback(form), _timeout(state, form) / 1000
+    text, lookback, timeout_ms = form.get("query", ""), _lookback(form), _timeout(state, form)
 
     def evaluate(cancel: Cancel) -> Result:
         return state.engine.instant(
-            state.querier, text, at, timeout=timeout, lookback_ms=lookback, cancel=cancel.is_set
+            state.querier, text, at, timeout=timeout_ms / 1000, lookback_ms=lookback, cancel=cancel.is_set
         )
 
-    return await _answer(request, form, Query(text, at, at, 0, state.clock.monotonic()), evaluate)
+    query = Query(text, at, at, 0, state.clock.monotonic())
+    return Asked(query, evaluate, limit_param(form), timeout_ms, form.get("stats", ""), coding)
 
 
-async def ranged(request: web.Request) -> web.StreamResponse:
-    """The values of `query` at every `step` from `start` to `end`."""
+async def instant(request: web.Request) -> web.StreamResponse:
+    """The value of `query` at `time`."""
     form = await read_form(request)
-    state = request.app[STATE]
+    return await _answer(request, asked_at(request.app[STATE], form, _coding(request)))
+
+
+def _coding(request: web.Request) -> str:
+    return choose(request.headers.get("Accept-Encoding", ""))
+
+
+def asked_over(state: ApiState, form: Form, coding: str) -> Asked:
+    """What a range query's form asks for: the values of `query` at every `step` from `start` to `end`."""
     start, end = time_param(form, "start"), time_param(form, "end")
     try:
         step = parse_span(form.get("step", ""))
@@ -211,7 +265,7 @@ async def ranged(request: web.Request) -> web.StreamResponse:
     first, last, step_ms = start.query_ms, end.query_ms, step // 1_000_000
     if last < first:
         raise bad_parameter("end", "end timestamp must not be before start time")
-    text, lookback, timeout = form.get("query", ""), _lookback(form), _timeout(state, form) / 1000
+    text, lookback, timeout_ms = form.get("query", ""), _lookback(form), _timeout(state, form)
     features = state.engine.options.features
 
     query = Query(text, first, last, step_ms, state.clock.monotonic())
@@ -224,39 +278,84 @@ async def ranged(request: web.Request) -> web.StreamResponse:
                 f'invalid expression type "{_TYPE_NAMES[kind]}" for range query, must be Scalar or instant Vector',
             )
         return state.engine.range(
-            state.querier, text, first, last, step_ms, timeout=timeout, lookback_ms=lookback, cancel=cancel.is_set
+            state.querier,
+            text,
+            first,
+            last,
+            step_ms,
+            timeout=timeout_ms / 1000,
+            lookback_ms=lookback,
+            cancel=cancel.is_set,
         )
 
-    cache = state.cache
-    if cache is None or form.get("stats") or form.get("nocache", "") not in ("", "0"):
-        if cache is not None:
+    limit, stats, cache = limit_param(form), form.get("stats", ""), state.cache
+    if cache is None:
+        return Asked(query, evaluate, limit, timeout_ms, stats, coding)
+    if stats or form.get("nocache", "") not in ("", "0"):
+
+        def beside(cancel: Cancel) -> Result:
             cache.bypassed()
-        return await _answer(request, form, query, evaluate)
-    return await _cached(request, form, query, cache, lookback, evaluate)
+            return evaluate(cancel)
+
+        return Asked(query, beside, limit, timeout_ms, stats, coding)
+    options = state.engine.options
+    key = (text, Span(first, last, step_ms), lookback, limit, coding)
+    cached = _Cached(query, cache, key, evaluate, lookback or options.lookback_ms, options.features)
+    return Asked(query, cached.evaluate, limit, timeout_ms, stats, coding, cached)
 
 
-async def _cached(
-    request: web.Request,
-    form: Form,
-    query: Query,
-    cache: RangeCache,
-    lookback: int | None,
-    evaluate: Callable[..., Result],
-) -> web.StreamResponse:
-    """A range query's answer, from the cache as far as it can be."""
-    options, text, span = request.app[STATE].engine.options, query.text, Span(query.start, query.end, query.step)
-    coding = choose(request.headers.get("Accept-Encoding", ""))
-    key = (text, span, lookback, limit_param(form), coding)
-    sent = cache.answer(key)
+async def ranged(request: web.Request) -> web.StreamResponse:
+    """The values of `query` at every `step` from `start` to `end`, from the cache as far as it can be."""
+    form = await read_form(request)
+    state = request.app[STATE]
+    asked = asked_over(state, form, _coding(request))
+    cached = asked.cached
+    if cached is None:
+        return await _answer(request, asked)
+    sent = cached.cache.answer(cached.key)
     if sent is not None:
-        note_shared(request, query)
+        note_shared(request, asked.query)
         return respond(sent, JSON)
-    generation = cache.generation
-    back = lookback or options.lookback_ms
+    cached.begin()
+    flights = request.app[FLIGHTS]
+    shared = await flights.join(cached.key, cached.unchanged, asked.timeout_ms / 1000)
+    if shared is not None:
+        note_shared(request, asked.query)
+        return respond(shared, JSON)
+    return await flights.lead(cached.key, cached.generation, lambda told: _answer(request, asked, told))
 
-    def from_cache(cancel: Cancel) -> Result | Extent:
+
+class _Cached:
+    """A range query and the result cache. `begin` comes before `evaluate`, that before `keep`."""
+
+    def __init__(
+        self,
+        query: Query,
+        cache: RangeCache,
+        key: Key,
+        evaluate: Callable[[Cancel, int, int], Result],
+        lookback: int,
+        features: frozenset[str],
+    ) -> None:
+        self.cache = cache
+        self.key = key
+        self.generation = 0
+        self._query = query
+        self._evaluate = evaluate
+        self._span = Span(query.start, query.end, query.step)
+        self._lookback = lookback
+        self._features = features
+
+    def begin(self) -> None:
+        """Note what the store holds from now on is news."""
+        self.generation = self.cache.generation
+
+    def evaluate(self, cancel: Cancel) -> Result | Extent:
+        """The result, as far as it can be from the cache."""
+        query, span = self._query, self._span
+
         def part(start: int, end: int) -> Result:
-            result, before = evaluate(cancel, start, end), query.result
+            result, before = self._evaluate(cancel, start, end), query.result
             if before is not None:
                 result = replace(
                     result,
@@ -268,39 +367,36 @@ async def _cached(
             query.result = result
             return result
 
-        plan = _plan(text, options.features)
+        plan = self._plan
         if not plan.local or plan.type in _TYPE_NAMES or span.count < 2:
-            cache.bypassed()
-            return evaluate(cancel)
-        return cache.extent(
-            (plan.canonical, back),
+            self.cache.bypassed()
+            return self._evaluate(cancel, span.start, span.end)
+        return self.cache.extent(
+            (plan.canonical, self._lookback),
             span,
-            _reach(plan, span, back),
+            _reach(plan, span, self._lookback),
             part,
-            text,
+            query.text,
             lambda: _heed(cancel),
         )
 
-    def times() -> Sequence[tuple[int, int]]:
+    @property
+    def _plan(self) -> _Plan:
+        return _plan(self._query.text, self._features)
+
+    def _times(self) -> Sequence[tuple[int, int]]:
         """What the answer depends on."""
-        plan = _plan(text, options.features)
-        return _reach(plan, span, back).times(span.start, span.end) if plan.knowable else (ALWAYS,)
+        plan, span = self._plan, self._span
+        return _reach(plan, span, self._lookback).times(span.start, span.end) if plan.knowable else (ALWAYS,)
 
-    flights, timeout = request.app[FLIGHTS], _timeout(request.app[STATE], form) / 1000
-    shared = await flights.join(key, lambda since: cache.unchanged(since, times()), timeout)
-    if shared is not None:
-        note_shared(request, query)
-        return respond(shared, JSON)
+    def unchanged(self, since: int) -> bool:
+        """Whether an answer from after that generation still holds."""
+        return self.cache.unchanged(since, self._times())
 
-    def answer(told: Callable[[Packed], None]) -> Awaitable[web.Response]:
-        def keep(packed: Packed) -> None:
-            told(packed)
-            if _plan(text, options.features).knowable:
-                cache.keep_answer(key, packed, generation, times())
-
-        return _answer(request, form, query, from_cache, keep)
-
-    return await flights.lead(key, generation, answer)
+    def keep(self, packed: Packed) -> None:
+        """Remember the answer, if it is known what it depends on."""
+        if self._plan.knowable:
+            self.cache.keep_answer(self.key, packed, self.generation, self._times())
 
 
 def _reach(plan: _Plan, span: Span, lookback: int) -> Reach:

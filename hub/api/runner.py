@@ -84,13 +84,10 @@ class QueryRunner:
         The slot is held until the job's thread has really ended, so that abandoned queries can't pile up. Jobs that are
         `like` each other take about the same time; one that can't be given up and run again has no such name.
         """
-        limit = self._state.limits.timeout_ms
-        timeout = min(limit, timeout_ms if timeout_ms is not None else limit) / 1000
-        if timeout <= 0:
-            raise QueryTimeoutError("query timed out in query queue")
-        if like is not None and self._is_short(like):
+        timeout = self._seconds(timeout_ms)
+        if like is not None and self.is_short(like):
             try:
-                return self._run_here(job, like)
+                return self.run_here(job, like, timeout_ms)
             except QueryCanceledError:
                 pass  # It takes longer than its like did.
         if self.waiting >= self._most_waiting:
@@ -122,11 +119,22 @@ class QueryRunner:
             deadline.cancel()
             self._evaluated.observe(self._state.clock.monotonic() - started)
 
-    def _is_short(self, like: Hashable) -> bool:
+    def _seconds(self, timeout_ms: int | None) -> float:
+        """What a job may take; QueryTimeoutError if that is nothing."""
+        limit = self._state.limits.timeout_ms
+        timeout = min(limit, timeout_ms if timeout_ms is not None else limit) / 1000
+        if timeout <= 0:
+            raise QueryTimeoutError("query timed out in query queue")
+        return timeout
+
+    def is_short(self, like: Hashable) -> bool:
+        """Whether a job may be done on the event loop."""
         took = self._took.get(like)
         return took is not None and took <= SHORT_SECONDS and not self._slots.locked() and not self._state.busy()
 
-    def _run_here(self, job: Callable[[Cancel], T], like: Hashable) -> T:
+    def run_here(self, job: Callable[[Cancel], T], like: Hashable, timeout_ms: int | None = None) -> T:
+        """The result of a job that is short; QueryCanceledError if it took longer than its like did."""
+        self._seconds(timeout_ms)
         self._queued.observe(0.0)
         self.active += 1
         began = self._state.clock.monotonic()
