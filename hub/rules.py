@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Summary
@@ -19,7 +18,7 @@ from common.logs import EventLog
 from common.promql.ast import ValueType
 from common.promql.engine import Engine, Result
 from common.rules import alerting
-from common.rules.alerting import Change, Event, RuleState, Surroundings
+from common.rules.alerting import AlertNaming, Change, Event, RuleState, Surroundings
 from common.rules.model import (
     ALERT_NAME,
     ALERTS_FOR_STATE,
@@ -32,7 +31,8 @@ from common.rules.model import (
     Rule,
     RuleStatus,
 )
-from common.rules.recording import record
+from common.rules.naming import Naming
+from common.rules.recording import record, recorded
 from common.sample import Millis
 from common.tsdb.querier import Querier
 from common.tsdb.store import Store
@@ -42,6 +42,8 @@ from hub.query_log import NOTHING, Logged, QueryLog
 _log = EventLog("rules")
 
 T = TypeVar("T")
+SLICE_SECONDS = 0.02
+"""Rules of a group are evaluated for so long before those of other groups may have the thread."""
 Vector = list[tuple[Labels, float | FloatHistogram]]
 Histograms = Sequence[tuple[Labels, FloatHistogram, int]]
 
@@ -128,8 +130,20 @@ class _RuleSlot:
     rule: Rule
     writer: RowWriter
     status: RuleStatus
+    naming: Naming | AlertNaming
     state: RuleState = field(default_factory=RuleState)
     wrote: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of a rule's evaluation; `spent` in seconds."""
+
+    state: RuleState
+    wrote: bool
+    error: str
+    spent: float
+    events: Sequence[Event]
 
 
 @dataclass(slots=True)
@@ -219,12 +233,12 @@ class RuleManager:
             if same:
                 previous = same.pop(0)
                 status = replace(previous.status, rule=rule)
-                rules.append(_RuleSlot(rule, previous.writer, status, previous.state, previous.wrote))
+                rules.append(_RuleSlot(rule, previous.writer, status, _naming(rule), previous.state, previous.wrote))
                 continue
             waits = isinstance(rule, AlertingRule) and rule.hold >= self._options.grace and old is None
             state = RuleState(restored=not waits)
             key = f"{group.key};{index};{rule.name}"
-            rules.append(_RuleSlot(rule, self._writer_of(key), RuleStatus(rule), state))
+            rules.append(_RuleSlot(rule, self._writer_of(key), RuleStatus(rule), _naming(rule), state))
         slot = _GroupSlot(group, rules)
         if old is not None:
             slot.evaluations, slot.missed = old.evaluations, old.missed
@@ -328,8 +342,12 @@ class RuleManager:
     async def _evaluate_group(self, slot: _GroupSlot, now: Millis) -> None:
         key = slot.group.key
         began = self._clock.monotonic()
-        for each in slot.rules:
-            await self._rule(slot, each, now)
+        done = 0
+        while done < len(slot.rules):
+            outcomes = await self._off_loop(self._some, slot, done, now)
+            for each, outcome in zip(slot.rules[done:], outcomes, strict=False):
+                self._settle(key, each, now, outcome)
+            done += len(outcomes)
         slot.evaluations += 1
         if slot.evaluations >= 2:
             # As in Prometheus, after the second round: by then data and recorded series have arrived.
@@ -340,52 +358,66 @@ class RuleManager:
         self._metrics.duration.labels(key).set(slot.duration)
         self._metrics.group_seconds.observe(slot.duration)
 
-    async def _rule(self, slot: _GroupSlot, each: _RuleSlot, now: Millis) -> None:
+    def _some(self, slot: _GroupSlot, begin: int, now: Millis) -> list[_Outcome]:
+        """Evaluate rules from `begin` on, as many as a slice of time is for. On a thread."""
+        end = self._clock.monotonic() + SLICE_SECONDS
+        outcomes: list[_Outcome] = []
+        for each in slot.rules[begin:]:
+            outcomes.append(self._rule(slot.group, each, now))
+            if self._clock.monotonic() >= end:
+                break
+        return outcomes
+
+    def _rule(self, group: Group, each: _RuleSlot, now: Millis) -> _Outcome:
+        """Evaluate a rule and write its series. On a thread."""
         began = self._clock.monotonic()
-        key = slot.group.key
-        at = Millis(now - slot.group.query_offset)
-        self._metrics.evaluations.labels(key).inc()
-        error = ""
+        at = Millis(now - group.query_offset)
+        state, wrote, error = each.state, each.wrote, ""
         events: list[Event] = []
         try:
-            vector = await self._off_loop(self._evaluate, each.rule, slot.group, at)
+            vector = self._evaluate(each.rule, group, at)
             if isinstance(each.rule, RecordingRule):
-                rows, native = _by_kind(record(each.rule, vector, slot.group.limit))
+                assert isinstance(each.naming, Naming)
+                rows, native = _by_kind(record(each.rule, vector, group.limit, each.naming))
             else:
+                assert isinstance(each.naming, AlertNaming)
                 # As in Prometheus, a histogram makes an alert whose value is 0.
                 values = [(labels, value if isinstance(value, float) else 0.0) for labels, value in vector]
                 try:
-                    each.state, events = alerting.step(
-                        each.rule, each.state, now, values, slot.group.limit, self._around
-                    )
+                    state, events = alerting.step(each.rule, state, now, values, group.limit, self._around, each.naming)
                 except LimitError:
-                    each.state = replace(each.state, alerts={})
+                    state = replace(state, alerts={})
                     raise
-                rows, native = alerting.series(each.state), ()
-            if each.state.restored and (rows or native or each.wrote):
-                await self._off_loop(partial(each.writer.write, at, rows, histograms=native))
-                each.wrote = bool(rows or native)
+                rows, native = alerting.series(state, each.naming), ()
+            if state.restored and (rows or native or wrote):
+                each.writer.write(at, rows, histograms=native)
+                wrote = bool(rows or native)
         except BrambleError as err:
             error = str(err)
         except Exception as err:  # noqa: BLE001 - the boundary of a rule: one rule's fault stays its own
             error = f"{type(err).__name__}: {err}"
-            _log.error("rule evaluation broke", err, group=key, rule=each.rule.name)
-        if error:
+            _log.error("rule evaluation broke", err, group=group.key, rule=each.rule.name)
+        return _Outcome(state, wrote, error, self._clock.monotonic() - began, events)
+
+    def _settle(self, key: str, each: _RuleSlot, now: Millis, outcome: _Outcome) -> None:
+        """Take over and tell what came of an evaluation."""
+        each.state, each.wrote = outcome.state, outcome.wrote
+        self._metrics.evaluations.labels(key).inc()
+        if outcome.error:
             self._metrics.failures.labels(key).inc()
-            if error != each.status.last_error:
-                _log.warn("rule evaluation failed", group=key, rule=each.rule.name, error=error)
-        spent = self._clock.monotonic() - began
-        self._metrics.rule_seconds.observe(spent)
+            if outcome.error != each.status.last_error:
+                _log.warn("rule evaluation failed", group=key, rule=each.rule.name, error=outcome.error)
+        self._metrics.rule_seconds.observe(outcome.spent)
         each.status = RuleStatus(
             each.rule,
-            health="err" if error else "ok",
-            last_error=error,
+            health="err" if outcome.error else "ok",
+            last_error=outcome.error,
             last_evaluation=now,
-            duration=spent,
+            duration=outcome.spent,
             alerts=tuple(each.state.alerts.values()),
             restored=each.state.restored,
         )
-        self._report(events)
+        self._report(outcome.events)
 
     def _report(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -421,6 +453,10 @@ class RuleManager:
 
     async def _off_loop(self, function: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+
+def _naming(rule: Rule) -> Naming | AlertNaming:
+    return AlertNaming(rule) if isinstance(rule, AlertingRule) else recorded(rule)
 
 
 def _identity(rule: Rule) -> tuple[object, ...]:

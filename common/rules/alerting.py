@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 
 from common.errors import LimitError, QueryError
 from common.labels import EMPTY, NAME, Labels
@@ -16,6 +17,7 @@ from common.rules.model import (
     AlertingRule,
     AlertState,
 )
+from common.rules.naming import Naming
 from common.rules.template import Context, Template, TemplateError
 from common.sample import Millis
 
@@ -55,6 +57,20 @@ class Surroundings:
     external_url: str = ""
 
 
+class AlertNaming:
+    """Label sets that a rule makes, remembered from one evaluation to the next: of alerts, and of their series."""
+
+    def __init__(self, rule: AlertingRule) -> None:
+        own = {**{name: template.source for name, template in rule.labels.items()}, ALERT_NAME: rule.alert}
+        constant = all(template.constant for template in rule.labels.values())
+        self.alerts = Naming(lambda labels: labels.without_name().merge(own)) if constant else None
+        """Of alerts by those of samples; None if they may depend on values."""
+        self.states = {
+            state: Naming(partial(_state_labels, state)) for state in (AlertState.PENDING, AlertState.FIRING)
+        }
+        self.for_state = Naming(for_state_labels)
+
+
 def step(
     rule: AlertingRule,
     state: RuleState,
@@ -62,13 +78,15 @@ def step(
     vector: Vector,
     limit: int = 0,
     around: Surroundings | None = None,
+    naming: AlertNaming | None = None,
 ) -> tuple[RuleState, list[Event]]:
     """The rule's state after its expression gave `vector` at `now`, and what changed.
 
     Raises QueryError for two alerts with equal labels and LimitError for more than `limit` (if not 0) alerts; the
-    caller keeps the old state after the former and drops all alerts after the latter, as Prometheus does.
+    caller keeps the old state after the former and drops all alerts after the latter, as Prometheus does. `naming` is
+    the rule's, if it is evaluated again and again.
     """
-    found = _found(rule, now, vector, around or Surroundings())
+    found = _found(rule, now, vector, around or Surroundings(), naming or AlertNaming(rule))
     alerts: dict[Labels, Alert] = {}
     events: list[Event] = []
     for labels, fresh in found.items():
@@ -102,12 +120,17 @@ def step(
     return RuleState(alerts, state.restored), events
 
 
-def _found(rule: AlertingRule, now: Millis, vector: Vector, around: Surroundings) -> dict[Labels, Alert]:
+def _found(
+    rule: AlertingRule, now: Millis, vector: Vector, around: Surroundings, naming: AlertNaming
+) -> dict[Labels, Alert]:
     found: dict[Labels, Alert] = {}
-    for sample_labels, value in vector:
-        plain = sample_labels.without_name()
-        context = Context(plain, value, around.external_labels, around.external_url)
-        labels = plain.merge({**_expand(rule.labels, context), ALERT_NAME: rule.alert})
+    known = None if naming.alerts is None else naming.alerts.all_of([labels for labels, _ in vector])
+    for at, (sample_labels, value) in enumerate(vector):
+        context = Context(sample_labels.without_name(), value, around.external_labels, around.external_url)
+        if known is None:
+            labels = context.labels.merge({**_expand(rule.labels, context), ALERT_NAME: rule.alert})
+        else:
+            labels = known[at]
         if labels in found:
             raise QueryError("vector contains metrics with the same labelset after applying alert labels")
         # As in Prometheus an annotation may be empty, where its template comes to nothing.
@@ -142,17 +165,24 @@ def _missing(rule: AlertingRule, alert: Alert, now: Millis) -> tuple[Alert | Non
     return resolved, Event(Change.RESOLVED, resolved)
 
 
-def series(state: RuleState) -> list[tuple[Labels, float]]:
-    """ALERTS (value 1) and ALERTS_FOR_STATE (active since, Unix seconds) of pending and firing alerts."""
+def series(state: RuleState, naming: AlertNaming) -> list[tuple[Labels, float]]:
+    """ALERTS (value 1) and ALERTS_FOR_STATE (active since, Unix seconds) of pending and firing alerts.
+
+    `naming` is the rule's.
+    """
     if not state.restored:
         return []
     rows: list[tuple[Labels, float]] = []
-    for labels, alert in state.alerts.items():
-        if alert.state is AlertState.INACTIVE:
-            continue
-        rows.append((labels.merge({NAME: ALERTS, ALERT_STATE: alert.state.value}), 1.0))
-        rows.append((for_state_labels(labels), float(alert.active_at // 1000)))
+    alerts = [alert for alert in state.alerts.values() if alert.state is not AlertState.INACTIVE]
+    for each, names in naming.states.items():
+        rows += [(labels, 1.0) for labels in names.all_of([alert.labels for alert in alerts if alert.state is each])]
+    since = naming.for_state.all_of([alert.labels for alert in alerts])
+    rows += [(labels, float(alert.active_at // 1000)) for labels, alert in zip(since, alerts, strict=True)]
     return rows
+
+
+def _state_labels(state: AlertState, labels: Labels) -> Labels:
+    return labels.merge({NAME: ALERTS, ALERT_STATE: state.value})
 
 
 def for_state_labels(labels: Labels) -> Labels:

@@ -82,6 +82,11 @@ class Template:
     source: str
     parts: tuple[str | _Node, ...] = field(default=(), repr=False)
 
+    @property
+    def constant(self) -> bool:
+        """Whether its text is its source, whatever the alert."""
+        return self.parts == ((self.source,) if self.source else ()) and len(self.source) <= MAX_OUTPUT
+
     def expand(self, context: Context) -> str:
         """The text; TemplateError if a function refuses its argument or the result is longer than MAX_OUTPUT."""
         out = "".join(part if isinstance(part, str) else _text(_evaluate(part, context)) for part in self.parts)

@@ -17,14 +17,24 @@ from common.labels import Labels, Matcher, MatchType
 from common.promql.engine import Engine, EngineOptions
 from common.rules.alerting import Change, Event
 from common.rules.loader import load_rules
-from common.rules.model import AlertState, RecordingRule
+from common.rules.model import AlertState, Group, Rule
 from common.sample import STALE_NAN, Millis
 from common.testing import FakeClock
 from common.tsdb.memory import MemoryQuerier, read_all
 from common.tsdb.options import StoreOptions
 from common.tsdb.store import Store
 from common.tsdb.writer import SourceWriter
-from hub.rules import Histograms, RuleManager, RuleOptions, evaluator, last_due, store_writers, tick_offset
+from hub.rules import (
+    Histograms,
+    RuleManager,
+    RuleOptions,
+    Vector,
+    _GroupSlot,
+    evaluator,
+    last_due,
+    store_writers,
+    tick_offset,
+)
 
 UP = Labels.of(__name__="up", instance="a")
 
@@ -291,13 +301,13 @@ async def test_the_series_of_a_removed_group_end(clock: FakeClock) -> None:
 
 
 class SlowExecutor(InlineExecutor):
-    """Has the query of the rule `slow` take until it is told."""
+    """Has the rules of the group `slow` take until it is told."""
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
 
     def submit(self, fn, /, *args, **kwargs):
-        if not (args and isinstance(args[0], RecordingRule) and args[0].record == "slow"):
+        if not (args and isinstance(args[0], _GroupSlot) and args[0].group.name == "slow"):
             return super().submit(fn, *args, **kwargs)
         future: Future = Future()
         self.waiting.append(lambda: super(SlowExecutor, self).submit(fn, *args).add_done_callback(_pass_to(future)))
@@ -351,6 +361,30 @@ async def test_a_changed_group_is_evaluated_again_once_its_last_evaluation_has_e
         executor.waiting.pop()()
         await clock.advance(1)
         assert [value for _, value in world.stored("slow")['slow{instance="a"}']] == [3.0, 9.0]
+
+
+@pytest.mark.parametrize(("milliseconds", "jobs"), [(1, 1), (15, 2), (25, 3)])
+async def test_rules_of_a_group_share_a_job_for_a_slice_of_time(clock: FakeClock, milliseconds: int, jobs: int) -> None:
+    world = World(clock, RECORD)
+    three = "groups: [{name: g, rules: [{record: a, expr: up}, {record: b, expr: a}, {record: c, expr: b}]}]"
+    world.manager.apply(groups := load_rules(three, "r.yml"))
+    world.store.add(UP, clock.now(), 3.0)
+    evaluate, submitted = world.manager._evaluate, []
+
+    def slow(rule: Rule, group: Group, time: Millis) -> Vector:
+        clock._mono += milliseconds / 1000
+        return evaluate(rule, group, time)
+
+    class Counting(InlineExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            submitted.append(fn)
+            return super().submit(fn, *args, **kwargs)
+
+    world.manager._evaluate, world.manager._executor = slow, Counting()
+    await world.manager.evaluate(groups[0].key, clock.now())
+    assert [value for _, value in world.stored("c")['c{instance="a"}']] == [3.0]
+    assert len(submitted) == jobs
+    assert world.manager.groups()[0].rules[2].duration == pytest.approx(milliseconds / 1000)
 
 
 async def test_a_group_is_evaluated_at_aligned_ticks(clock: FakeClock) -> None:

@@ -7,7 +7,7 @@ import pytest
 from common.errors import LimitError, QueryError
 from common.labels import Labels
 from common.promql.ast import NumberLiteral, Span
-from common.rules.alerting import Change, RuleState, Surroundings, restore, series, step
+from common.rules.alerting import AlertNaming, Change, RuleState, Surroundings, restore, series, step
 from common.rules.model import AlertingRule, AlertState
 from common.rules.template import parse_template
 from common.sample import Millis
@@ -34,7 +34,7 @@ def at(minutes: float) -> Millis:
 
 
 def names(state: RuleState) -> list[str]:
-    return sorted(str(labels) for labels, _ in series(state))
+    return sorted(str(labels) for labels, _ in series(state, AlertNaming(rule())))
 
 
 def test_without_for_an_alert_fires_at_once() -> None:
@@ -81,7 +81,7 @@ def test_a_resolved_alert_is_kept_for_fifteen_minutes_and_then_forgotten() -> No
     state, _ = step(rule(), RuleState(), at(0), [(UP, 0.0)])
     state, events = step(rule(), state, at(1), [])
     assert [e.change for e in events] == [Change.RESOLVED]
-    assert series(state) == []
+    assert series(state, AlertNaming(rule())) == []
     state, events = step(rule(), state, at(16), [])
     assert len(state.alerts) == 1
     assert events == []
@@ -149,14 +149,34 @@ def test_alerts_and_their_for_state_are_series() -> None:
         'ALERTS_FOR_STATE{alertname="Down", instance="a"}',
         'ALERTS{alertname="Down", alertstate="pending", instance="a"}',
     ]
-    assert [value for _, value in series(state)] == [1.0, 120.0]
+    assert [value for _, value in series(state, AlertNaming(rule()))] == [1.0, 120.0]
     state, _ = step(rule(hold=MINUTE), state, at(3), [(UP, 0.0)])
     assert 'ALERTS{alertname="Down", alertstate="firing", instance="a"}' in names(state)
 
 
+def test_what_is_remembered_of_label_sets_changes_nothing() -> None:
+    samples = [UP.merge({"instance": each}) for each in "abc"]
+    constant, changing = rule(hold=MINUTE, severity="page"), rule(severity="{{ $value }}")
+    for down in (constant, changing):
+        naming = AlertNaming(down)
+        state, other = RuleState(), RuleState()
+        for minute, vector in enumerate(([0, 1, 2], [2, 0], [1, 2, 0], [2, 1], [])):
+            found = [(samples[each], minute * 1.0) for each in vector]
+            state, events = step(down, state, at(minute), found, naming=naming)
+            copies = [(Labels(sample.pairs), value) for sample, value in found]
+            other, others = step(down, other, at(minute), copies)
+            assert (state, events) == (other, others)
+            assert series(state, naming) == series(other, AlertNaming(down))
+
+
+def test_a_label_whose_template_is_a_comment_is_left_out() -> None:
+    state, _ = step(rule(note="{{/* nothing */}}", x="y"), RuleState(), at(0), [(UP, 0.0)])
+    assert str(next(iter(state.alerts))) == '{alertname="Down", instance="a", x="y"}'
+
+
 def test_nothing_is_written_before_the_old_state_was_restored() -> None:
     state, _ = step(rule(), RuleState(restored=False), at(0), [(UP, 0.0)])
-    assert series(state) == []
+    assert series(state, AlertNaming(rule())) == []
 
 
 FOR_STATE = Labels.of(__name__="ALERTS_FOR_STATE", alertname="Down", instance="a")
