@@ -15,7 +15,7 @@ from common.order import in_order
 from common.promql import folding
 from common.promql.ast import Aggregate
 from common.promql.gotext import plain_float, quote, short_float
-from common.promql.labelcache import LabelCache
+from common.promql.labelcache import LabelCache, Numbering
 from common.promql.matrix import Bools, Cells, Floats, Matrix, concat, empty, sort_by_labels
 from common.promql.preprocess import unwrap
 from common.promql.xxhash import label_hashes
@@ -49,8 +49,8 @@ class Groups:
         self._cache = cache
         self._names = frozenset(grouping) | ({NAME} if without else frozenset())
         self._without = without
-        self._numbers: dict[Labels, int] = {}
-        self.labels: list[Labels] = []
+        self._numbering = Numbering()
+        self.labels = self._numbering.labels
 
     def all_of(self, labels: Sequence[Labels]) -> Index:
         """The number of the group of each."""
@@ -62,15 +62,7 @@ class Groups:
             keys = self._cache.drop(labels, self._names)
         else:
             keys = self._cache.keep(labels, self._names)
-        numbers = self._numbers
-        # By identity: equal keys are mostly one object, and hashing them by value is slow.
-        marks = list(map(id, keys))
-        of_mark: dict[int, int] = {}
-        for mark, key in dict(zip(marks, keys, strict=True)).items():
-            number = of_mark[mark] = numbers.setdefault(key, len(self.labels))
-            if number == len(self.labels):
-                self.labels.append(key)
-        return np.fromiter(map(of_mark.__getitem__, marks), np.intp, len(marks))
+        return self._numbering.all_of(keys)
 
 
 def evaluate(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:

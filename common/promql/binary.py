@@ -12,7 +12,7 @@ from common.labels import EMPTY, NAME, Labels, is_legacy_label_name
 from common.promql import histogram_cells
 from common.promql.ast import Binary, Cardinality, VectorMatching
 from common.promql.gotext import quote
-from common.promql.labelcache import LabelCache
+from common.promql.labelcache import LabelCache, Numbering, by_number
 from common.promql.matrix import Bools, Cells, Floats, Matrix, concat, empty, has_duplicates, merge_same_labels
 
 if TYPE_CHECKING:
@@ -138,33 +138,37 @@ def with_scalar(ev: "Evaluator", expr: Binary, vector: Matrix, other: Floats, sw
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Side:
-    """One operand by signature: `of` [S] is each row's signature, `rows` the rows of each signature."""
+    """One operand by signature: `of` [S] is each row's signature, of `count` in all."""
 
     matrix: Matrix
     of: Index
-    rows: Sequence[Index]
+    count: int
+
+    @property
+    def single(self) -> bool:
+        """Whether no two rows have the same signature."""
+        return int(np.bincount(self.of).max(initial=0)) <= 1
+
+    def rows(self) -> list[Index]:
+        """The rows of each signature."""
+        return by_number(self.of, self.count)
 
 
 def _signatures(cache: LabelCache, matching: VectorMatching, left: Matrix, right: Matrix) -> tuple[_Side, _Side]:
     names = frozenset(matching.labels)
-    number: dict[Labels, int] = {}
     without = names | {NAME}
+    numbering = Numbering()
     sides = []
     for matrix in (left, right):
         keys = cache.keep(matrix.labels, names) if matching.on else cache.drop(matrix.labels, without)
-        sides.append(np.array([number.setdefault(key, len(number)) for key in keys], dtype=np.intp))
-    count = len(number)
-    out = []
-    for matrix, of in zip((left, right), sides, strict=True):
-        order = np.argsort(of, kind="stable")
-        rows = np.split(order, np.searchsorted(of[order], np.arange(1, count))) if count else []
-        out.append(_Side(matrix, of, rows))
-    return out[0], out[1]
+        sides.append(numbering.all_of(keys))
+    count = len(numbering.labels)
+    return _Side(left, sides[0], count), _Side(right, sides[1], count)
 
 
-def _present_by_signature(side: _Side, count: int) -> Bools:
+def _present_by_signature(side: _Side) -> Bools:
     """Where any row of each signature is present, [signatures, K]."""
-    out = np.zeros((count, side.matrix.presence.shape[1]), dtype=np.bool_)
+    out = np.zeros((side.count, side.matrix.presence.shape[1]), dtype=np.bool_)
     np.logical_or.at(out, side.of, side.matrix.presence)
     return out
 
@@ -179,17 +183,16 @@ def vectors(ev: "Evaluator", expr: Binary, left: Matrix, right: Matrix) -> Matri
 
 def _set_operation(cache: LabelCache, op: str, matching: VectorMatching, left: Matrix, right: Matrix) -> Matrix:
     one, other = _signatures(cache, matching, left, right)
-    count = len(one.rows)
     steps = left.timestamps
     if op == "or":
         if not len(left.labels):
             return right
-        taken = _present_by_signature(one, count)
+        taken = _present_by_signature(one)
         rest = replace(right, presence=right.presence & ~taken[other.of])
         return merge_same_labels(concat([left, rest.without_empty()], steps))
     if not len(left.labels):
         return left
-    there = _present_by_signature(other, count)[one.of]
+    there = _present_by_signature(other)[one.of]
     return replace(left, presence=left.presence & (there if op == "and" else ~there)).without_empty()
 
 
@@ -220,7 +223,7 @@ class _Matching:
             return empty(steps)
         self._refuse_duplicates_on_one_side(active)
         parts: list[Matrix] = []
-        matched = np.zeros((len(many.rows), len(steps)), dtype=np.bool_)
+        matched = np.zeros((many.count, len(steps)), dtype=np.bool_)
         lefts, rights = self._pairs()
         if len(lefts):
             parts.append(self._meet(lefts, rights, matched))
@@ -232,16 +235,17 @@ class _Matching:
 
     def _pairs(self) -> tuple[Index, Index]:
         """Rows that share a signature: indexes into both sides."""
-        single = all(len(rows) <= 1 for rows in self._one.rows)
-        if single:
-            first = np.array([rows[0] if len(rows) else -1 for rows in self._one.rows], dtype=np.intp)
+        if self._one.single:
+            first = np.full(self._one.count, -1, np.intp)
+            first[self._one.of] = np.arange(len(self._one.of))
             rights = first[self._many.of]
             lefts = np.flatnonzero(rights >= 0)
             return lefts, rights[lefts]
         lefts_list: list[int] = []
         rights_list: list[int] = []
+        partners = self._one.rows()
         for row, signature in enumerate(self._many.of):
-            for partner in self._one.rows[signature]:
+            for partner in partners[signature]:
                 lefts_list.append(row)
                 rights_list.append(int(partner))
         return np.array(lefts_list, dtype=np.intp), np.array(rights_list, dtype=np.intp)
@@ -252,7 +256,7 @@ class _Matching:
 
     def _refuse_duplicates_on_one_side(self, active: Bools) -> None:
         one = self._one
-        for rows in one.rows:
+        for rows in () if one.single else one.rows():
             if len(rows) < 2:
                 continue
             clash = (one.matrix.presence[rows].sum(axis=0) > 1) & active
@@ -323,7 +327,7 @@ class _Matching:
         """Rows of the many side where the other has nothing, against the fill value."""
         assert self._fill_one is not None
         many = self._many.matrix
-        presence = many.presence & ~_present_by_signature(self._one, len(self._one.rows))[self._many.of]
+        presence = many.presence & ~_present_by_signature(self._one)[self._many.of]
         labels = self._labels(many.labels, [self._group(x) for x in many.labels])
         self._match(matched, labels, self._many.of, presence)
         fill = np.full((1, 1), self._fill_one)

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from common.labels import NAME, Labels
 from common.promql.matrix import METADATA_LABELS
 
@@ -10,6 +13,35 @@ MAX_ENTRIES = 200_000
 
 MAX_DERIVATIONS = 64
 """Derivations (grouping clauses) that are remembered; when there are more, all start anew."""
+
+
+class Numbering:
+    """Numbers label sets as they come, equal ones alike; `labels` are the distinct ones by number."""
+
+    def __init__(self) -> None:
+        self.labels: list[Labels] = []
+        self._numbers: dict[Labels, int] = {}
+        # By identity first: equal ones are mostly one object, and hashing them by value is slow.
+        self._marks: dict[int, int] = {}
+        self._alive: list[Labels] = []
+
+    def all_of(self, labels: Sequence[Labels]) -> NDArray[np.intp]:
+        """The number of each."""
+        known, marks = self._marks, list(map(id, labels))
+        for mark, each in dict(zip(marks, labels, strict=True)).items():
+            if mark not in known:
+                number = known[mark] = self._numbers.setdefault(each, len(self.labels))
+                self._alive.append(each)
+                if number == len(self.labels):
+                    self.labels.append(each)
+        return np.fromiter(map(known.__getitem__, marks), np.intp, len(marks))
+
+
+def by_number(numbers: NDArray[np.intp], count: int) -> list[NDArray[np.intp]]:
+    """For each number below `count` the places that have it, ascending."""
+    order = np.argsort(numbers, kind="stable")
+    ends = np.cumsum(np.bincount(numbers, minlength=count)).tolist()
+    return [order[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 
 
 class _Derived(dict[int, tuple[Labels, Labels]]):

@@ -127,6 +127,10 @@ def regressions(
     # Weights depend on times alone: rows of one line share them.
     order = np.argsort(np.where(calm, lines, -1), kind="stable")[len(wild) :]
     begins = np.flatnonzero(np.diff(lines[order], prepend=-1))
+    if not shared and len(order) < _ROWS_A_LINE * len(begins):
+        times = table[order if line_of is None else line_of[order]]
+        slope[order], intercept[order] = _regressions_apart(values[order], times, lo, hi, at)
+        return slope, intercept
     for rows in np.split(order, begins[1:]) if len(order) else ():
         times = table if shared else table[lines[rows[0]]]
         slope[rows], intercept[rows] = _calm_regressions(values[rows], times, lo, hi, at)
@@ -135,8 +139,12 @@ def regressions(
 
 _CALM = 1e300
 """Rows that are finite and smaller than this have no sum or difference that overflows."""
+APART_CELLS = 1 << 16
+"""Samples of windows of rows with times of their own that are worked on at once."""
 _LOST = 1e-9
 """Part of each sample that may be lost in its distance from the first one of its row."""
+_ROWS_A_LINE = 16
+"""From so many rows a line on, on average, lines are taken one by one."""
 _LINE_CELLS = 1 << 15
 """Weights are computed for about this many samples at once, so that they stay in the cache."""
 
@@ -177,6 +185,32 @@ def _calm_regressions(values: Floats, times: Times, lo: Index, hi: Index, at: Ti
             constant = take(changed, lo[part] + n - 1) == take(changed, lo[part])
             slope[:, part] = np.where(constant, 0.0, part_slope)
             intercept[:, part] = np.where(constant, head, head + (mean_rise + part_slope * when))
+    return slope, intercept
+
+
+def _regressions_apart(values: Floats, times: Times, lo: Index, hi: Index, at: Times | None) -> tuple[Floats, Floats]:
+    """As `_calm_regressions`, for rows with times [S, T] of their own."""
+    shape = (len(values), len(lo))
+    slope, intercept = np.empty(shape), np.empty(shape)
+    start = take(values, lo[:1])
+    with np.errstate(all="ignore"):
+        for band, part, window, inside in blocks(values, lo, hi, APART_CELLS):
+            n = np.maximum(hi[part] - lo[part], 1)
+            origin = at_times(times[band], lo[part])
+            index = np.minimum(lo[part, None] + np.arange(window.shape[2]), times.shape[1] - 1)
+            seconds = (times[band][:, index] - origin[:, :, None]) / 1000.0
+            head, risen = window[:, :, 0], window - start[band, :, None]
+            constant = (window == head[:, :, None]).all(axis=2)
+            if not inside.all():
+                seconds, risen = np.where(inside, seconds, 0.0), np.where(inside, risen, 0.0)
+            mean_time = seconds.sum(axis=2) / n
+            spread = np.einsum("skw,skw->sk", seconds, seconds) - n * mean_time * mean_time
+            total = risen.sum(axis=2)
+            part_slope = (np.einsum("skw,skw->sk", risen, seconds) - mean_time * total) / spread
+            mean_rise = total / n - (head - start[band])
+            when = (0.0 if at is None else (at[part] - origin) / 1000.0) - mean_time
+            slope[band, part] = np.where(constant, 0.0, part_slope)
+            intercept[band, part] = np.where(constant, head, head + (mean_rise + part_slope * when))
     return slope, intercept
 
 

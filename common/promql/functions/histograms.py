@@ -12,6 +12,7 @@ from common.labels import Labels
 from common.promql import buckets, gonumber, nativehist
 from common.promql.ast import Call, Expr
 from common.promql.gotext import quote, short_float
+from common.promql.labelcache import Numbering, by_number
 from common.promql.matrix import Floats, Matrix, concat, merge_same_labels
 from common.promql.preprocess import unwrap
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from common.promql.evaluator import Evaluator, Steps
 
 BUCKET_LABEL = "le"
+_BUCKET = frozenset((BUCKET_LABEL,))
 _MONOTONICITY = (
     "input to histogram_quantile needed to be fixed for monotonicity (see"
     " https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile)"
@@ -55,25 +57,29 @@ def with_name(ev: "Evaluator", text: str, labels: Labels) -> str:
 
 def classic(ev: "Evaluator", matrix: Matrix, arg: Expr) -> Classic:
     """Group the bucket series of `matrix`; a series without a usable `le` is left out with a warning."""
-    groups: dict[Labels, list[int]] = {}
-    bounds = np.zeros(len(matrix.labels))
-    for row, labels in enumerate(matrix.labels):
-        text = labels.get(BUCKET_LABEL)
+    texts = Numbering()
+    of = texts.all_of(ev.cache.keep(matrix.labels, _BUCKET))
+    bad: list[int] = []
+    known = np.zeros(len(texts.labels))
+    for number, each in enumerate(texts.labels):
         try:
-            bounds[row] = gonumber.parse(text)
+            known[number] = gonumber.parse(each.get(BUCKET_LABEL))
         except ValueError:
-            if matrix.presence[row].any():
-                what = f'bucket label "le" is missing or has a malformed value of {quote(text)}'
-                ev.notes.warn(with_name(ev, what, labels), unwrap(arg).span.start)
-            continue
-        groups.setdefault(labels.drop((BUCKET_LABEL,)), []).append(row)
-    out = Classic(matrix)
-    for labels, members in groups.items():
-        rows = np.array(members, dtype=np.intp)
-        out.labels.append(labels)
-        out.rows.append(rows)
-        out.uppers.append(bounds[rows])
-    return out
+            bad.append(number)
+    usable = np.arange(len(of))
+    if bad:
+        wrong = np.isin(of, bad)
+        usable = np.flatnonzero(~wrong)
+        for row in np.flatnonzero(wrong & matrix.presence.any(axis=1)).tolist():
+            labels = matrix.labels[row]
+            what = f'bucket label "le" is missing or has a malformed value of {quote(labels.get(BUCKET_LABEL))}'
+            ev.notes.warn(with_name(ev, what, labels), unwrap(arg).span.start)
+    groups = Numbering()
+    sets = ev.cache.drop([matrix.labels[row] for row in usable.tolist()], _BUCKET)
+    numbers = groups.all_of(sets)
+    rows = [usable[each] for each in by_number(numbers, len(groups.labels))]
+    bounds = known[of]
+    return Classic(matrix, groups.labels, rows, [bounds[each] for each in rows])
 
 
 def compute(ev: "Evaluator", source: Classic, function: Compute, arg: Expr) -> Matrix:
@@ -108,6 +114,13 @@ def compute(ev: "Evaluator", source: Classic, function: Compute, arg: Expr) -> M
 
 def _alike(source: Classic) -> Iterator[tuple[list[int], list[NDArray[np.intp]], NDArray[np.intp]]]:
     """Histograms that can be computed at once: (members, their bucket positions, columns)."""
+    size = len(source.rows[0]) if source.rows else 0
+    if size and source.matrix.presence.all() and all(len(rows) == size for rows in source.rows):
+        uppers = np.array(source.uppers)
+        if (uppers == uppers[0]).all():
+            every = np.arange(source.matrix.presence.shape[1])
+            yield list(range(len(uppers))), [np.arange(size, dtype=np.intp)] * len(uppers), every
+            return
     whole: dict[tuple[bytes, bytes], list[int]] = {}
     for number, rows in enumerate(source.rows):
         there = source.matrix.presence[rows]

@@ -172,3 +172,23 @@ def test_regressions_of_rows_on_shared_lines_equal_those_of_each_row_and_infinit
         np.testing.assert_allclose(value[row], alone_value[0], rtol=1e-12)
     assert (slope[1, (lo >= 50) & (hi <= 120)] == 0).all()
     assert np.isnan(slope[4, (lo <= 60) & (hi > 60)]).all()
+
+
+def test_regressions_of_rows_on_lines_of_their_own_equal_those_of_each_row():
+    rng = np.random.default_rng(6)
+    times = 1_000 * np.cumsum(rng.integers(1, 30, (40, 30)), axis=1)
+    values = rng.normal(1e10, 5.0, (40, 30))
+    values[3] = 7.0
+    values[7, 4] = np.nan
+    values[8, :12] = 1e3
+    lo, hi = np.array([0, 10, 20, 25]), np.array([12, 30, 22, 26])
+    at = np.array([400_000, 500_000, 600_000, 700_000])
+    slope, value = window_ranks.regressions(values, times, lo, hi, at)
+    for row in range(len(values)):
+        one = values[row : row + 1]
+        alone_slope, alone_value = window_ranks.regressions(one, times[row], lo, hi, at)
+        np.testing.assert_allclose(slope[row, :3], alone_slope[0, :3], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(value[row, :3], alone_value[0, :3], rtol=1e-12)
+    assert (slope[3, :3] == 0).all()
+    assert (slope[8, 0], value[8, 0]) == (0.0, 1e3)
+    assert np.isnan(slope[7, 0])
