@@ -6,6 +6,7 @@ its labels are looked up.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -179,6 +180,9 @@ def join_rows(
     if len(pieces) == 1 and (alone := _alone(pieces[0], budget, max_cells)) is not None:
         yield alone
         return
+    if len(pieces) > 1 and (in_turn := _in_turn(pieces, budget, max_cells)) is not None:
+        yield in_turn
+        return
     tables = _Tables(pieces)
     sizes = [len(piece.prints) for piece in pieces]
     prints = np.concatenate([piece.prints for piece in pieces])
@@ -236,6 +240,53 @@ def _alone(piece: Piece[L], budget: Budget | None, max_cells: int) -> Joined[L] 
         lines.times[:, :width], lines.lengths, None if lines.stale is None else lines.stale[:, :width]
     )
     return Joined(piece.labels(every), values, timelines, timeline_of, 0)
+
+
+def _in_turn(pieces: Sequence[Piece[L]], budget: Budget | None, max_cells: int) -> Joined[L] | None:
+    """A batch of the same rows in every piece, all on one line, which ends before that of another piece begins.
+
+    So are a few rows of one device. None for others.
+    """
+    rows = len(pieces[0].prints)
+    if any(len(piece.lines) != 1 or len(piece.prints) != rows for piece in pieces):
+        return None
+    lines = [Lines.of(piece.lines) for piece in pieces]
+    lengths = [int(each.lengths[0]) for each in lines]
+    spans = sorted(
+        (int(each.times[0, 0]), int(each.times[0, length - 1]), number)
+        for number, (each, length) in enumerate(zip(lines, lengths, strict=True))
+    )
+    width = sum(lengths)
+    if any(last >= begin for (_, last, _), (begin, _, _) in pairwise(spans)) or rows * width > max_cells:
+        return None
+    prints = pieces[0].prints.tolist()
+    row_of = {each: row for row, each in enumerate(prints)}
+    orders = []
+    for piece in pieces:
+        mine = piece.prints.tolist()
+        if mine == prints:
+            orders.append(np.arange(rows))
+        elif set(mine) == row_of.keys():
+            orders.append(np.argsort([row_of[each] for each in mine]))
+        else:
+            return None
+    if len(row_of) < rows:
+        return None
+    if budget is not None:
+        budget.charge(rows * width)
+    values, times = np.empty((rows, width)), np.empty((1, width), np.int64)
+    stale = np.zeros((1, width), np.bool_) if any(each.stale is not None for each in lines) else None
+    at = 0
+    for _, _, number in spans:
+        line, length = lines[number], lengths[number]
+        part = slice(at, at + length)
+        values[:, part] = pieces[number].values(orders[number])[:, :length]
+        times[:, part] = line.times[:, :length]
+        if stale is not None and line.stale is not None:
+            stale[:, part] = line.stale[:, :length]
+        at += length
+    timelines = Timelines(times, np.array([width], np.intp), stale)
+    return Joined(pieces[0].labels(orders[0]), values, timelines, np.zeros(rows, np.intp), 0)
 
 
 class _Tables(Generic[L]):

@@ -1,9 +1,14 @@
 """Rows joined to batches of bounded size."""
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.labels import Labels
 from common.tsdb.join import Line, Piece, join
+
+Sample = tuple[int, float, bool]
+"""Time, value, whether it is a staleness marker."""
 
 
 def test_a_batch_is_bounded_where_all_rows_together_have_more_cells_than_32_bits_count() -> None:
@@ -18,3 +23,59 @@ def test_a_batch_is_bounded_where_all_rows_together_have_more_cells_than_32_bits
     )
     batch = next(join([piece], max_cells=max_cells))
     assert batch.values.shape == (2, width)
+
+
+def piece(names: list[int], times: list[int], first: float, marked: bool, arrival: int) -> Piece[Labels]:
+    """Rows with the values first, first + 1, ..., row by row, on one line."""
+    values = first + np.arange(len(names) * len(times), dtype=np.float64).reshape(len(names), len(times))
+    padded = np.concatenate([values, np.full((len(names), 1), np.nan)], axis=1)
+    stale = np.arange(len(times)) % 2 == 0 if marked else None
+    return Piece(
+        np.array([name * 1000 for name in names], np.uint64),
+        [Line(np.array(times, np.int64), stale, arrival)],
+        np.zeros(len(names), np.intp),
+        lambda rows: padded[rows],
+        lambda rows: [Labels.of(row=str(names[row])) for row in rows.tolist()],
+    )
+
+
+def joined(pieces: list[Piece[Labels]]) -> dict[str, list[Sample]]:
+    found: dict[str, list[Sample]] = {}
+    for batch in join(pieces):
+        for row, labels in enumerate(batch.labels):
+            line = batch.timelines[int(batch.timeline_of[row])]
+            count = len(line.timestamps)
+            stale = np.zeros(count, np.bool_) if line.stale is None else line.stale
+            assert labels.get("row") not in found
+            found[labels.get("row")] = list(
+                zip(line.timestamps.tolist(), batch.values[row, :count].tolist(), stale.tolist(), strict=True)
+            )
+    return found
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.permutations([1, 2, 3]),
+            st.integers(1, 3),
+            st.lists(st.integers(0, 9), min_size=1, max_size=5, unique=True).map(sorted),
+            st.integers(0, 4),
+            st.booleans(),
+        ),
+        min_size=2,
+        max_size=4,
+    )
+)
+def test_rows_of_pieces_become_one_each_be_they_in_turn_or_not(
+    given_pieces: list[tuple[list[int], int, list[int], int, bool]],
+) -> None:
+    pieces: list[Piece[Labels]] = []
+    expected: dict[str, dict[int, Sample]] = {}
+    for arrival, (names, many, offsets, turn, marked) in enumerate(given_pieces):
+        names, times, first = names[:many], [10 * turn + offset for offset in offsets], 100.0 * arrival
+        pieces.append(piece(names, times, first, marked, arrival))
+        for row, name in enumerate(names):
+            samples = expected.setdefault(str(name), {})
+            for at, time in enumerate(times):
+                samples.setdefault(time, (time, first + row * len(times) + at, marked and at % 2 == 0))
+    assert joined(pieces) == {name: [samples[time] for time in sorted(samples)] for name, samples in expected.items()}
