@@ -99,6 +99,16 @@ class Lines(Sequence[Line]):
 
         Lines may be empty then. Only for lines with one number as arrival.
         """
+        if len(self.lengths) == 1:
+            # In a third of the time.
+            length = int(self.lengths[0])
+            own = self.times[0, :length]
+            begin, stop = int(own.searchsorted(start)), int(own.searchsorted(end, "right"))
+            stop = max(begin, stop)
+            marks = None if self.stale is None else self.stale[:, begin:stop]
+            marks = None if marks is None or not marks.any() else marks
+            lengths = np.array([stop - begin], np.intp)
+            return Lines(self.times[:, begin:stop], lengths, marks, self.arrival), np.array([begin], np.intp)
         low: NDArray[np.intp] = np.count_nonzero(self.times < start, axis=1)
         low = np.minimum(low, self.lengths)
         high = np.minimum(np.count_nonzero(self.times <= end, axis=1), self.lengths)
@@ -250,13 +260,9 @@ def _in_turn(pieces: Sequence[Piece[L]], budget: Budget | None, max_cells: int) 
     rows = len(pieces[0].prints)
     if any(len(piece.lines) != 1 or len(piece.prints) != rows for piece in pieces):
         return None
-    lines = [Lines.of(piece.lines) for piece in pieces]
-    lengths = [int(each.lengths[0]) for each in lines]
-    spans = sorted(
-        (int(each.times[0, 0]), int(each.times[0, length - 1]), number)
-        for number, (each, length) in enumerate(zip(lines, lengths, strict=True))
-    )
-    width = sum(lengths)
+    lines = [piece.lines[0] for piece in pieces]
+    spans = sorted((int(each.timestamps[0]), int(each.timestamps[-1]), number) for number, each in enumerate(lines))
+    width = sum([len(each.timestamps) for each in lines])
     if any(last >= begin for (_, last, _), (begin, _, _) in pairwise(spans)) or rows * width > max_cells:
         return None
     prints = pieces[0].prints.tolist()
@@ -274,17 +280,13 @@ def _in_turn(pieces: Sequence[Piece[L]], budget: Budget | None, max_cells: int) 
         return None
     if budget is not None:
         budget.charge(rows * width)
-    values, times = np.empty((rows, width)), np.empty((1, width), np.int64)
-    stale = np.zeros((1, width), np.bool_) if any(each.stale is not None for each in lines) else None
-    at = 0
-    for _, _, number in spans:
-        line, length = lines[number], lengths[number]
-        part = slice(at, at + length)
-        values[:, part] = pieces[number].values(orders[number])[:, :length]
-        times[:, part] = line.times[:, :length]
-        if stale is not None and line.stale is not None:
-            stale[:, part] = line.stale[:, :length]
-        at += length
+    turns = [(pieces[number], lines[number], orders[number]) for _, _, number in spans]
+    values = np.concatenate([each.values(order)[:, : len(line.timestamps)] for each, line, order in turns], axis=1)
+    times = np.concatenate([line.timestamps for _, line, _ in turns])[None]
+    stale = None
+    if any(line.stale is not None for line in lines):
+        marks = [np.zeros(len(each.timestamps), np.bool_) if each.stale is None else each.stale for _, each, _ in turns]
+        stale = np.concatenate(marks)[None]
     timelines = Timelines(times, np.array([width], np.intp), stale)
     return Joined(pieces[0].labels(orders[0]), values, timelines, np.zeros(rows, np.intp), 0)
 

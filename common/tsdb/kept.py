@@ -53,8 +53,8 @@ class Kept:
             rows = np.flatnonzero(alive[line_of])
             prints, line_of = prints[rows], (np.cumsum(alive) - 1)[line_of[rows]]
             lines, skips = lines.only(np.flatnonzero(alive)), skips[alive]
-        width, first = lines.times.shape[1], int(skips.min(initial=0))
-        even = bool((skips == first).all())
+        width, first = lines.times.shape[1], int(skips[0]) if len(skips) else 0
+        even = len(skips) == 1 or bool((skips == first).all())
 
         def values(some: NDArray[np.intp]) -> NDArray[np.float64]:
             at = some if rows is None else rows[some]

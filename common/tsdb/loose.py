@@ -171,12 +171,16 @@ class Part:
         """Which of the rows `wanted` (ascending) have samples between two times (inclusive), their lines and values."""
         if self.span[0] > end or self.span[1] < start:
             return None
-        at = np.minimum(np.searchsorted(self.numbers, wanted), len(self.numbers) - 1)
-        present = np.flatnonzero(self.numbers[at] == wanted)
+        at = np.minimum(self.numbers.searchsorted(wanted), len(self.numbers) - 1)
+        present = (self.numbers[at] == wanted).nonzero()[0]
         if not len(present):
             return None
         at = at[present]
-        used, line_of = np.unique(self.lines[0][at], return_inverse=True)
+        numbers = self.lines[0][at]
+        if len(numbers) == 1 or (numbers == numbers[0]).all():
+            used, line_of = numbers[:1], np.zeros(len(numbers), np.intp)
+        else:
+            used, line_of = np.unique(numbers, return_inverse=True)
         lines: list[Line] = []
         skip, count = np.zeros(len(used), np.intp), np.zeros(len(used), np.intp)
         for k, row in enumerate(self.lines[1][used].tolist()):
@@ -188,12 +192,13 @@ class Part:
                 own = slice(low + first, low + last)
                 stale = None if self.stale is None or not self.stale[own].any() else self.stale[own]
                 lines.append(Line(self.times[own], stale, self.arrival[own]))
+        if not lines:
+            return None
+        if len(lines) == len(used):
+            return present, lines, line_of, _Values(self.values, self.starts[at] + skip[line_of], count[line_of])
         alive = count > 0
-        if not alive.all():
-            rows = np.flatnonzero(alive[line_of])
-            if not len(rows):
-                return None
-            present, at, line_of = present[rows], at[rows], line_of[rows]
+        rows = np.flatnonzero(alive[line_of])
+        present, at, line_of = present[rows], at[rows], line_of[rows]
         values = _Values(self.values, self.starts[at] + skip[line_of], count[line_of])
         return present, lines, (np.cumsum(alive) - 1)[line_of], values
 
@@ -265,6 +270,10 @@ class _Values:
 
     def read(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """[len(rows), the longest of them]."""
+        if len(rows) == 1:
+            # In a fifth of the time.
+            start = int(self.starts[rows[0]])
+            return self.values[None, start : start + int(self.counts[rows[0]])]
         counts = self.counts[rows]
         at = self.starts[rows][:, None] + np.arange(int(counts.max()))
         found: NDArray[np.float64] = self.values[np.minimum(at, len(self.values) - 1)]

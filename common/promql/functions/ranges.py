@@ -223,7 +223,7 @@ def _apply(
         hints = SelectHints(step=steps.step, range=source.range, func=node.func)
         found = ev.select(source.selector, int(ends.min()) - source.range + 1, int(ends.max()), hints)
         for batch in split(found, mixed):
-            if batch.starts is not None:
+            if batch.starts is not None or len(batch.timelines) == 1:
                 yield from apart(selectors.uniform(batch, steps.count))
             elif ends[0] == ends[-1]:
                 # One window: it holds exactly what was selected.
