@@ -1,5 +1,7 @@
 """Lists of integers as byte planes: how indexes and timelines of blocks are written. Pure; see FORMAT.md."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,9 +30,20 @@ def get_ints(reader: Reader) -> NDArray[np.int64]:
     if width not in _KINDS:
         raise FormatError(f"list of integers of {width} bytes")
     planes = np.frombuffer(reader.take(count * width), np.uint8).reshape(width, count)
-    unsigned, signed = _KINDS[width]
-    words = planes[0].astype(unsigned)
-    for k in range(1, width):
+    return np.cumsum(unfolded(joined(planes)), dtype=np.int64)
+
+
+def joined(planes: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]) -> NDArray[np.unsignedinteger]:
+    """Words from their planes (1, 2, 4 or 8, the lowest first), as narrow as they are."""
+    unsigned, _ = _KINDS[len(planes)]
+    words: NDArray[np.unsignedinteger] = planes[0].astype(unsigned)
+    for k in range(1, len(planes)):
         words |= planes[k].astype(unsigned) << unsigned(8 * k)
-    steps = (words >> unsigned(1)).view(signed) ^ -(words & unsigned(1)).view(signed)
-    return np.cumsum(steps, dtype=np.int64)
+    return words
+
+
+def unfolded(words: NDArray[np.unsignedinteger]) -> NDArray[np.signedinteger]:
+    """The integers of zigzag words."""
+    signed = _KINDS[words.itemsize][1]
+    found: NDArray[np.signedinteger] = (words >> 1).view(signed) ^ -(words & 1).view(signed)
+    return found

@@ -38,6 +38,25 @@ def test_some_lines_are_those_of_all(written: list[Times], data: st.DataObject) 
         assert shown(some[at]) == shown(whole[number])
 
 
+def test_timelines_of_any_other_length_are_refused() -> None:
+    times = np.arange(20) * 15_000 + 7
+    jumps = np.cumsum(np.array([1, 70_000, 1 << 33]))
+    body = encode_timelines([(times, None), (jumps, np.array([False, True, False]))])
+    for cut in range(len(body)):
+        with pytest.raises(FormatError):
+            decode_timelines(body[:cut])
+    with pytest.raises(FormatError):
+        decode_timelines(body + b"\0")
+
+
+def test_an_even_line_takes_a_byte_a_slot_and_one_with_a_gap_does_not_cost_others_more() -> None:
+    even = [(np.arange(480) * 15_000 + at, None) for at in range(10)]
+    gap = np.concatenate((np.arange(10), np.arange(500, 970))) * 15_000
+    alone, both = encode_timelines(even), encode_timelines([*even, (gap, None)])
+    assert len(alone) < 10 * (480 + 40)
+    assert len(both) - len(alone) < 4 * 480 + 40
+
+
 @given(st.lists(INT64 | st.integers(-300, 300) | st.integers(-70_000, 70_000)))
 def test_integers_of_any_width_are_read_back(numbers: list[int]) -> None:
     out = bytearray()
