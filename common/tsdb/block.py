@@ -21,6 +21,7 @@ from common.frames.varint import Reader, put_text, put_uvarint
 from common.labels import Labels, Matcher
 from common.sample import MetricMeta
 from common.tsdb.cache import DecodeCache
+from common.tsdb.excerpt import excerpt
 from common.tsdb.index import Interner, LabelCache, Name, RowIndex, Target
 from common.tsdb.ints import get_ints, put_ints
 from common.tsdb.join import Lines, Piece
@@ -35,8 +36,12 @@ MAGIC: Final = b"BRk\xb1"
 VERSION: Final = 1
 HEADER: Final = struct.Struct("<4sB3xQ")
 FOOTER: Final = struct.Struct("<QQqqQQQQQI4s")
-PART_SLOTS: Final = 1 << 14
+PART_SLOTS: Final = 1 << 16
 """Slots of a part's timelines, about: one device's are found without unpacking those of a whole fleet."""
+RUN_CELLS: Final = 1 << 20
+"""Cells that are decoded at once, up to the last one of each row that is wanted; an eighth of that are wanted."""
+MANY_GROUPS: Final = 4
+"""So many are decoded together."""
 FEW_LINES: Final = 8
 """So many are decoded one by one, if no more are wanted."""
 MAX_PART_BYTES: Final = 1 << 28
@@ -344,36 +349,64 @@ class Block:
             found, skips = map(list, zip(*(lines.between(start, end) for lines in found), strict=True))
         return (found[0], skips[0]) if len(found) == 1 else (Lines.concatenated(found), np.concatenate(skips))
 
-    def _group(self, offset: int, length: int) -> Group:
-        def load() -> tuple[Group, int]:
-            group = Group(self._part(offset, length, "row group"))
-            return group, group.size
+    def _body(self, group: int) -> bytes:
+        """An unpacked row group."""
+        index = self._open()
+        return self._part(int(index.offset[group]), int(index.length[group]), "row group")
 
-        group: Group = self._cache.get((self.serial, "group", offset), load)
-        return group
+    def _group(self, number: int) -> Group:
+        def load() -> tuple[bytes, int]:
+            body = self._body(number)
+            return body, len(body)
 
-    def _values(self, offset: int, length: int, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+        return Group(self._cache.get((self.serial, "group", number), load))
+
+    def _values(self, number: int, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         def load() -> tuple[NDArray[np.float64], int]:
-            values = self._group(offset, length).decode()
+            values = group.decode()
             return values, values.nbytes
 
         def few() -> tuple[NDArray[np.float64], int]:
-            values = self._group(offset, length).decode(rows)
+            values = group.decode(rows)
             return values, values.nbytes
 
-        key = (self.serial, "values", offset)
-        if self._cache.peek(key) is None and 2 * len(rows) < self._group(offset, length).rows:
-            some: NDArray[np.float64] = self._cache.get((self.serial, "rows", offset, rows.tobytes()), few)
-            return some
-        values: NDArray[np.float64] = self._cache.get(key, load)
+        key = (self.serial, "values", number)
+        values: NDArray[np.float64] | None = self._cache.peek(key)
+        if values is None:
+            group = self._group(number)
+            if 2 * len(rows) < group.rows:
+                some: NDArray[np.float64] = self._cache.get((self.serial, "rows", number, rows.tobytes()), few)
+                return some
+            values = self._cache.get(key, load)
         return values if len(rows) == len(values) and (np.diff(rows) == 1).all() else values[rows]
 
-    def _histograms(self, offset: int, length: int) -> HistogramGroup:
+    def _cells(self, groups: NDArray[np.intp], members: NDArray[np.intp], low: int, high: int) -> NDArray[np.float64]:
+        """Cells of some rows (each a member of a group), as `excerpt`.
+
+        What is read for the first time is decoded as far as it is wanted; after that whole, to be kept.
+        """
+        used, group_of = np.unique(groups, return_inverse=True)
+        keys = [(self.serial, "group", number) for number in used.tolist()]
+        if len(used) >= MANY_GROUPS and not any(self._cache.peek(key) is not None for key in keys):
+            bodies = [self._body(number) for number in used.tolist()]
+            for key, body in zip(keys, bodies, strict=True):
+                self._cache.put(key, body, len(body))
+            return excerpt(bodies, group_of, members, low, high)
+        if len(used) == 1:
+            return self._values(int(used[0]), members)[:, low:high]
+        out = np.zeros((len(members), high - low))
+        for at, number in enumerate(used.tolist()):
+            mine = np.flatnonzero(group_of == at)
+            values = self._values(number, members[mine])[:, low:high]
+            out[mine, : values.shape[1]] = values
+        return out
+
+    def _histograms(self, number: int) -> HistogramGroup:
         def load() -> tuple[HistogramGroup, int]:
-            group = HistogramGroup(self._part(offset, length, "row group"))
+            group = HistogramGroup(self._body(number))
             return group, group.size
 
-        group: HistogramGroup = self._cache.get((self.serial, "histograms", offset), load)
+        group: HistogramGroup = self._cache.get((self.serial, "histograms", number), load)
         return group
 
     def of_kind(self, series: NDArray[np.intp], kind: ValueKind) -> NDArray[np.intp]:
@@ -553,25 +586,39 @@ class Block:
                 return
             line_of = (np.cumsum(alive) - 1)[line_of[kept]]
             cut, skips = cut.only(np.flatnonzero(alive)), skips[alive]
-        groups = shelf.group_of(places)
-        chosen = shelf.series_of(places)
+        groups, chosen = shelf.group_of(places), shelf.series_of(places)
         prints, members, skip = shelf.prints[chosen], places - shelf.start[groups], skips[line_of]
+        end_of = skip + cut.lengths[line_of]
         begins = np.flatnonzero(np.diff(groups, prepend=-1))
-        widths = np.maximum.reduceat(cut.lengths[line_of], begins)
-        ragged = np.maximum.reduceat(skip, begins) != np.minimum.reduceat(skip, begins)
-        of_group = zip(
-            begins.tolist(),
-            [*begins[1:].tolist(), len(places)],
-            shelf.offset[groups[begins]].tolist(),
-            shelf.length[groups[begins]].tolist(),
-            widths.tolist(),
-            ragged.tolist(),
-            strict=True,
-        )
-        for begin, stop, offset, length, width, uneven in of_group:
-            skipped = skip[begin:stop] if uneven else int(skip[begin])
-            reader = _GroupValues(self, offset, length, members[begin:stop], skipped, width, pool)
-            yield chosen[begin:stop], Piece(prints[begin:stop], cut, line_of[begin:stop], reader.read, _positions)
+        for first, last in _runs(begins, chosen, skip, end_of, together=pool is None):
+            mine = slice(int(begins[first]), int(begins[last]) if last < len(begins) else len(places))
+            low, high = int(skip[mine].min()), int(end_of[mine].max())
+            skipped = None if (skip[mine] == low).all() else skip[mine] - low
+            width = int(cut.lengths[line_of[mine]].max())
+            values = _Values(self, groups[mine], members[mine], low, high, skipped, width, pool)
+            yield chosen[mine], Piece(prints[mine], cut, line_of[mine], values.read, _positions)
+
+
+def _runs(
+    begins: NDArray[np.intp],
+    series: NDArray[np.intp],
+    low: NDArray[np.intp],
+    high: NDArray[np.intp],
+    *,
+    together: bool,
+) -> Iterator[tuple[int, int]]:
+    """Groups (numbers in `begins`, exclusive) that are read at once: in them no series is twice, nor are they large."""
+    stops = np.append(begins[1:], len(series))
+    first, last = series[begins].tolist(), series[stops - 1].tolist()
+    slots = np.maximum.reduceat(high, begins)
+    cells = (stops - begins) * np.maximum(slots, 8 * (slots - np.minimum.reduceat(low, begins)))
+    begin = total = 0
+    for at, more in enumerate(cells.tolist()):
+        if at and (not together or first[at] <= last[at - 1] or total + more > RUN_CELLS):
+            yield begin, at
+            begin, total = at, 0
+        total += more
+    yield begin, len(begins)
 
 
 def _nothing() -> None:
@@ -583,10 +630,8 @@ def _positions(rows: NDArray[np.intp]) -> list[int]:
     return found
 
 
-def shifted(values: NDArray[np.float64], skip: NDArray[np.intp] | int, width: int) -> NDArray[np.float64]:
-    """Rows without the first `skip` cells (one number, or one of each row): at least `width` cells of each."""
-    if isinstance(skip, int):
-        return values[:, skip:]
+def shifted(values: NDArray[np.float64], skip: NDArray[np.intp], width: int) -> NDArray[np.float64]:
+    """Rows without the first `skip` cells of each: at least `width` cells."""
     if (skip == skip[0]).all():
         return values[:, int(skip[0]) :]
     at = np.minimum(skip[:, None] + np.arange(width), values.shape[1] - 1)
@@ -594,29 +639,32 @@ def shifted(values: NDArray[np.float64], skip: NDArray[np.intp] | int, width: in
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _GroupValues:
-    """Reads rows of one group, shifted so that each begins where its line begins."""
+class _Values:
+    """Reads cells `low` to `high` of rows of some groups, shifted so that each begins where its line begins."""
 
     block: Block
-    offset: int
-    length: int
+    groups: NDArray[np.intp]
     members: NDArray[np.intp]
-    skip: NDArray[np.intp] | int
+    low: int
+    high: int
+    skip: NDArray[np.intp] | None
+    """By row, from `low` on; None for all 0."""
     width: int
     pool: Pool | None
 
     def read(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         """[len(rows), at least the longest line]."""
-        if self.pool is None:
-            values = self.block._values(self.offset, self.length, self.members[rows])
+        groups, members = self.groups[rows], self.members[rows]
+        if self.pool is not None:
+            values = self._numbers(int(groups[0]), members, self.pool)[:, self.low :]
         else:
-            values = self._numbers(self.members[rows], self.pool)
-        return shifted(values, self.skip if isinstance(self.skip, int) else self.skip[rows], self.width)
+            values = self.block._cells(groups, members, self.low, self.high)
+        return values if self.skip is None else shifted(values, self.skip[rows], self.width)
 
-    def _numbers(self, members: NDArray[np.intp], pool: Pool) -> NDArray[np.float64]:
+    def _numbers(self, group: int, members: NDArray[np.intp], pool: Pool) -> NDArray[np.float64]:
         """Numbers of histograms, NaN for staleness markers."""
-        group = self.block._histograms(self.offset, self.length)
-        found = [group.decode(member) for member in members.tolist()]
+        opened = self.block._histograms(group)
+        found = [opened.decode(member) for member in members.tolist()]
         numbers = np.full((len(found), max(len(row) for row in found)), np.nan)
         for out, row in zip(numbers, found, strict=True):
             first = pool.place(row, len(row))

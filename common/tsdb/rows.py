@@ -5,26 +5,28 @@ stand together ("planes"), so that a general compressor finds little left to say
 """
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import FormatError
+from common.tsdb.ints import joined, unfolded
 
 CONSTANT: Final = 0
 DECIMAL: Final = 1 << 5
 FLOAT: Final = 2 << 5
 HAS_NAN: Final = 1 << 7
 SIGNED: Final = 1 << 4
-_FAMILY: Final = 3 << 5
+FAMILY: Final = 3 << 5
+"""Bits that hold CONSTANT, DECIMAL or FLOAT."""
 MAX_SCALE: Final = 15
 MAX_CELLS: Final = 1 << 22
 
-_HEADER = struct.Struct("<II")
-_POWERS = 10.0 ** np.arange(MAX_SCALE + 1)
+HEADER = struct.Struct("<II")
+POWERS = 10.0 ** np.arange(MAX_SCALE + 1)
 _PROBE = 16
-_KINDS: Final = ((np.uint8, np.int8), (np.uint16, np.int16), (np.uint32, np.int32), (np.uint64, np.int64))
 _EXACT = float(1 << 53)
 
 
@@ -48,7 +50,7 @@ def encode_rows(values: NDArray[np.float64]) -> bytes:
     seconds = np.zeros(rows, np.int64)
     if len(varying) and slots > 1:
         _differences(integers, varying, codes, words, seconds)
-    out = [_HEADER.pack(rows, slots)]
+    out = [HEADER.pack(rows, slots)]
     flagged = codes.copy()
     flagged[nan_rows] |= HAS_NAN
     out += [flagged.tobytes(), scales.tobytes(), _planes(integers[:, 0].view(np.uint64), 8)]
@@ -104,7 +106,7 @@ def _decimals(
 
 
 def _scaled(values: NDArray[np.float64], scale: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    power = _POWERS[scale]
+    power = POWERS[scale]
     with np.errstate(over="ignore"):
         scaled = np.rint(values * power)
     return scaled, ((scaled / power == values) & (np.abs(scaled) < _EXACT)).all(axis=1)
@@ -150,10 +152,10 @@ def _planes(words: NDArray[np.uint64], width: int) -> bytes:
 
 def code_text(code: int) -> str:
     """A code in words, without its bit for NaNs: `decimal, 2 bytes, differences`."""
-    if not code & _FAMILY:
+    if not code & FAMILY:
         return "constant"
     orders = ("from the first", "differences", "differences of differences")
-    family = "decimal" if code & _FAMILY == DECIMAL else "float bits"
+    family = "decimal" if code & FAMILY == DECIMAL else "float bits"
     size = 1 << (code >> 2 & 3)
     return f"{family}, {size} byte{'s' if size > 1 else ''}, {orders[min(code & 3, 2)]}"
 
@@ -167,10 +169,10 @@ class Group:
 
     def __init__(self, body: bytes) -> None:
         """Open what `encode_rows` wrote; FormatError if the lengths don't add up."""
-        if len(body) < _HEADER.size:
+        if len(body) < HEADER.size:
             raise FormatError("row group ends inside its header")
-        rows, slots = _HEADER.unpack_from(body)
-        at = _HEADER.size
+        rows, slots = HEADER.unpack_from(body)
+        at = HEADER.size
         if not slots or rows * slots > MAX_CELLS or len(body) < at + 10 * rows:
             raise FormatError(f"row group of {rows} x {slots} cells in {len(body)} bytes")
         self.rows: int = rows
@@ -196,7 +198,7 @@ class Group:
         self._place = place
         self._classes: dict[int, NDArray[np.uint8]] = {}
         for code in np.flatnonzero(counts).tolist():
-            if not code & _FAMILY:
+            if not code & FAMILY:
                 continue
             mine = int(counts[code])
             width, wide = 1 << (code >> 2 & 3), slots - (2 if code & 3 == 2 else 1)
@@ -236,16 +238,16 @@ class Group:
             # Mostly a few rows of one kind: what a numpy call costs counts.
             mine = np.flatnonzero(codes == code)
             chosen = rows[mine]
-            if code & _FAMILY == CONSTANT:
+            if code & FAMILY == CONSTANT:
                 bits[mine] = self._first[chosen, None]
                 continue
             numbers = self._numbers(code, self._classes[code], self._place[chosen], chosen)
-            if code & _FAMILY == FLOAT:
+            if code & FAMILY == FLOAT:
                 bits[mine] = numbers
                 continue
             scales = self._scales[chosen]
             if scales.any():
-                out[mine] = numbers / _POWERS[scales][:, None]
+                out[mine] = numbers / POWERS[scales][:, None]
             else:
                 out[mine] = numbers
         marked = np.flatnonzero(self._nan_of[rows] >= 0) if self._nan_at < len(self._body) else ()
@@ -262,27 +264,37 @@ class Group:
         self, code: int, planes: NDArray[np.uint8], place: NDArray[np.intp], rows: NDArray[np.intp]
     ) -> NDArray[np.int64]:
         """The integers of rows of one class: int64 [len(rows), T]."""
-        order = code & 3
-        unsigned, signed = _KINDS[code >> 2 & 3]
-        # As narrow as they are until they are summed up.
-        words = planes[0, place].astype(unsigned)
-        for k in range(1, len(planes)):
-            words |= planes[k, place].astype(unsigned) << unsigned(8 * k)
-        numbers: NDArray[np.signedinteger]
-        if code & SIGNED:
-            numbers = (words >> unsigned(1)).view(signed) ^ -(words & unsigned(1)).view(signed)
-        else:
-            numbers = words.astype(np.int64)
-        out = np.empty((len(rows), self.slots), np.int64)
-        out[:, 0] = self._first[rows]
-        if order == 0:
-            out[:, 1:] = numbers + self._first[rows, None]
-        elif order == 1:
-            out[:, 1:] = numbers
-            np.cumsum(out, axis=1, out=out)
-        else:
-            out[:, 1] = self._seconds[rows]
-            out[:, 2:] = numbers
-            np.cumsum(out[:, 1:], axis=1, out=out[:, 1:])
-            np.cumsum(out, axis=1, out=out)
-        return out
+        numbers = integers(code, [plane[place] for plane in planes])
+        return summed(code, self._first[rows], self._seconds[rows], numbers, self.slots)
+
+
+def integers(code: int, planes: Sequence[NDArray[np.uint8]]) -> NDArray[np.signedinteger]:
+    """Words of rows with a code from their planes, uint8 [R, words] each, the lowest first."""
+    # As narrow as they are until they are summed up.
+    words = joined(planes)
+    return unfolded(words) if code & SIGNED else words.astype(np.int64)
+
+
+def summed(
+    code: int,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64] | None,
+    numbers: NDArray[np.signedinteger],
+    slots: int,
+) -> NDArray[np.int64]:
+    """The integers of rows in their first `slots` slots: int64 [R, slots]; order 2 has a `second`."""
+    order = code & 3
+    out = np.empty((len(first), slots), np.int64)
+    out[:, 0] = first
+    if order == 0:
+        out[:, 1:] = numbers + first[:, None]
+    elif order == 1:
+        out[:, 1:] = numbers
+        np.cumsum(out, axis=1, out=out)
+    elif slots > 1:
+        assert second is not None
+        out[:, 1] = second
+        out[:, 2:] = numbers
+        np.cumsum(out[:, 1:], axis=1, out=out[:, 1:])
+        np.cumsum(out, axis=1, out=out)
+    return out
