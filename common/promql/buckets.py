@@ -46,7 +46,7 @@ def monotonic(uppers: Floats, counts: Floats) -> tuple[Floats, Forced]:
     lowest, highest = np.full(shape, np.inf), np.full(shape, -np.inf)
     largest = np.zeros(shape)
     previous = counts[:, 0]
-    if not len(uppers):
+    if not len(uppers) or _rises(counts):
         return out, Forced(forced, lowest, highest, largest)
     with np.errstate(all="ignore"):
         for b in range(1, len(uppers)):
@@ -63,6 +63,14 @@ def monotonic(uppers: Floats, counts: Floats) -> tuple[Floats, Forced]:
             largest = np.where(fell, np.maximum(largest, gap), largest)
             previous = out[:, b]
     return out, Forced(forced, lowest, highest, largest)
+
+
+def _rises(counts: Floats) -> bool:
+    """Whether all counts are as the one before or clearly above it; False if in doubt."""
+    before, after = counts[:, :-1], counts[:, 1:]
+    with np.errstate(all="ignore"):
+        rise = after - before
+        return bool(((rise == 0) | (rise > np.abs(after) * (4 * _TOLERANCE) + _MIN_NORMAL)).all())
 
 
 def quantile(q: Floats, uppers: Floats, counts: Floats) -> tuple[Floats, Forced]:

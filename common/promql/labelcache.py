@@ -28,18 +28,32 @@ class Numbering:
     def all_of(self, labels: Sequence[Labels]) -> NDArray[np.intp]:
         """The number of each."""
         known, marks = self._marks, list(map(id, labels))
-        for mark, each in dict(zip(marks, labels, strict=True)).items():
-            if mark not in known:
-                number = known[mark] = self._numbers.setdefault(each, len(self.labels))
-                self._alive.append(each)
-                if number == len(self.labels):
-                    self.labels.append(each)
+        fresh = dict(zip(marks, labels, strict=True))
+        if known:
+            fresh = {mark: each for mark, each in fresh.items() if mark not in known}
+        if fresh:
+            self._alive.extend(fresh.values())
+            self._add(fresh)
         return np.fromiter(map(known.__getitem__, marks), np.intp, len(marks))
 
+    def _add(self, fresh: dict[int, Labels]) -> None:
+        distinct = dict.fromkeys(fresh.values())
+        if len(distinct) == len(fresh) and not self.labels:
+            self._marks.update(zip(fresh, range(len(fresh)), strict=False))
+            self._numbers = dict(zip(distinct, range(len(distinct)), strict=True))
+            self.labels.extend(distinct)
+            return
+        for mark, each in fresh.items():
+            number = self._marks[mark] = self._numbers.setdefault(each, len(self.labels))
+            if number == len(self.labels):
+                self.labels.append(each)
 
-def by_number(numbers: NDArray[np.intp], count: int) -> list[NDArray[np.intp]]:
-    """For each number below `count` the places that have it, ascending."""
-    order = np.argsort(numbers, kind="stable")
+
+def by_number(
+    numbers: NDArray[np.intp], count: int, within: NDArray[np.float64] | None = None
+) -> list[NDArray[np.intp]]:
+    """For each number below `count` the places that have it, ascending, or as `within` [places] ascends."""
+    order = np.argsort(numbers, kind="stable") if within is None else np.lexsort((within, numbers))
     ends = np.cumsum(np.bincount(numbers, minlength=count)).tolist()
     return [order[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
 

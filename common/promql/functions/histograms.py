@@ -76,9 +76,9 @@ def classic(ev: "Evaluator", matrix: Matrix, arg: Expr) -> Classic:
             ev.notes.warn(with_name(ev, what, labels), unwrap(arg).span.start)
     groups = Numbering()
     sets = ev.cache.drop([matrix.labels[row] for row in usable.tolist()], _BUCKET)
-    numbers = groups.all_of(sets)
-    rows = [usable[each] for each in by_number(numbers, len(groups.labels))]
-    bounds = known[of]
+    bounds, numbers = known[of], groups.all_of(sets)
+    # In order of their bounds, so that histograms whose series came in another order are alike.
+    rows = [usable[each] for each in by_number(numbers, len(groups.labels), bounds[usable])]
     return Classic(matrix, groups.labels, rows, [bounds[each] for each in rows])
 
 
@@ -89,12 +89,11 @@ def compute(ev: "Evaluator", source: Classic, function: Compute, arg: Expr) -> M
     values = np.zeros((len(source.labels), steps))
     presence = np.zeros((len(source.labels), steps), dtype=np.bool_)
     fixes: dict[str, _Fix] = {}
-    for members, rows, columns in _alike(source):
-        # rows [G, B]: the same bounds in every group.
-        uppers = source.uppers[members[0]][rows[0]]
-        at = np.array([source.rows[m] for m in members])[:, rows[0]] if len(rows) == 1 else None
-        index = at if at is not None else np.stack([source.rows[m][r] for m, r in zip(members, rows, strict=True)])
-        counts = matrix.values[index][:, :, columns]
+    for members, kept, columns in _alike(source):
+        uppers = source.uppers[members[0]][kept]
+        counts = matrix.values[np.array([source.rows[m] for m in members])[:, kept]]
+        if len(columns) < steps:
+            counts = counts[:, :, columns]
         order = np.argsort(uppers, kind="stable")
         uppers, counts = uppers[order], counts[:, order]
         starts = np.flatnonzero(np.concatenate([[True], uppers[1:] != uppers[:-1]]))
@@ -112,32 +111,30 @@ def compute(ev: "Evaluator", source: Classic, function: Compute, arg: Expr) -> M
     return Matrix(source.labels, values, presence, matrix.timestamps)
 
 
-def _alike(source: Classic) -> Iterator[tuple[list[int], list[NDArray[np.intp]], NDArray[np.intp]]]:
-    """Histograms that can be computed at once: (members, their bucket positions, columns)."""
-    size = len(source.rows[0]) if source.rows else 0
-    if size and source.matrix.presence.all() and all(len(rows) == size for rows in source.rows):
-        uppers = np.array(source.uppers)
-        if (uppers == uppers[0]).all():
-            every = np.arange(source.matrix.presence.shape[1])
-            yield list(range(len(uppers))), [np.arange(size, dtype=np.intp)] * len(uppers), every
-            return
+def _alike(source: Classic) -> Iterator[tuple[list[int], NDArray[np.intp], NDArray[np.intp]]]:
+    """Histograms that can be computed at once: (members, positions of buckets with the same bounds in all, columns)."""
+    if not source.rows:
+        return
+    sizes = np.array([len(rows) for rows in source.rows])
+    starts = np.cumsum(sizes) - sizes
+    presence = source.matrix.presence[np.concatenate(source.rows)]
+    some = np.logical_or.reduceat(presence, starts, axis=0)
+    complete = (some == np.logical_and.reduceat(presence, starts, axis=0)).all(axis=1).tolist()
     whole: dict[tuple[bytes, bytes], list[int]] = {}
     for number, rows in enumerate(source.rows):
-        there = source.matrix.presence[rows]
-        some = np.logical_or.reduce(there, axis=0)
-        if (there == some).all():
-            whole.setdefault((source.uppers[number].tobytes(), some.tobytes()), []).append(number)
+        if complete[number]:
+            whole.setdefault((source.uppers[number].tobytes(), some[number].tobytes()), []).append(number)
             continue
+        there = source.matrix.presence[rows]
         patterns, which = np.unique(there, axis=1, return_inverse=True)
         for pattern in range(patterns.shape[1]):
             kept = np.flatnonzero(patterns[:, pattern])
             if len(kept):
-                yield [number], [kept.astype(np.intp)], np.flatnonzero(which.reshape(-1) == pattern)
+                yield [number], kept, np.flatnonzero(which.reshape(-1) == pattern)
     for (_, shown), members in whole.items():
         columns = np.flatnonzero(np.frombuffer(shown, dtype=np.bool_))
         if len(columns):
-            everything = np.arange(len(source.rows[members[0]]), dtype=np.intp)
-            yield members, [everything] * len(members), columns
+            yield members, np.arange(len(source.rows[members[0]])), columns
 
 
 def _collect(

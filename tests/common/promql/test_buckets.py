@@ -68,3 +68,22 @@ def test_counts_that_fall_are_lifted_and_reported_and_tiny_differences_are_ignor
 def test_fraction_counts_what_lies_between(lower: float, upper: float, expected: float) -> None:
     out = buckets.fraction(np.array([lower]), np.array([upper]), UPPERS, COUNTS)
     np.testing.assert_allclose(out[0, 0], expected)
+
+
+def test_counts_that_clearly_rise_are_left_as_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    uppers = np.array([1.0, 2.0, 3.0, np.inf])
+    rises = rng.choice(
+        [0.0, 1e-320, 1e-13, 1e-11, 0.5, 3.0, -1e-13, -2.0, np.nan, np.inf],
+        (500, 4, 1),
+        p=[0.3] + [0.05] * 3 + [0.35] + [0.04] * 5,
+    )
+    counts = np.cumsum(rises, axis=1) + rng.choice([0.0, 1.0, -2.0], (500, 1, 1))
+    found = [buckets.monotonic(uppers, one) for one in counts[:, None]]
+    clear = sum(buckets._rises(one) for one in counts[:, None])
+    assert 50 < clear < 450
+    monkeypatch.setattr(buckets, "_rises", lambda counts: False)
+    for one, (mine, forced) in zip(counts[:, None], found, strict=True):
+        slow, told = buckets.monotonic(uppers, one)
+        np.testing.assert_array_equal(mine, slow)
+        np.testing.assert_array_equal(forced.where, told.where)
