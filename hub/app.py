@@ -85,7 +85,7 @@ def load_all(options: Options) -> Loaded:
         raise ConfigError(f"--web.cors.origin: {err}") from None
     config = load_config(options.config_file)
     base = options.config_file.parent if options.config_file else Path()
-    defaults = LoadOptions(interval=config.global_.evaluation_interval, features=options.features)
+    defaults = LoadOptions(config.global_.evaluation_interval, config.global_.rule_query_offset, options.features)
     groups: list[Group] = []
     errors: list[str] = []
     for path in rule_paths(config, base):

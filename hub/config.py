@@ -77,7 +77,7 @@ class GlobalConfig:
     """Defaults of all scrapes and rules; external labels."""
 
     UNSUPPORTED: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("scrape_protocols", "scrape_failure_log_file", "rule_query_offset", "keep_dropped_targets",
+        ("scrape_protocols", "scrape_failure_log_file", "keep_dropped_targets",
          "metric_name_validation_scheme", "metric_name_escaping_scheme", "extra_scrape_metrics",
          "runtime"),
         _LATER,
@@ -90,6 +90,9 @@ class GlobalConfig:
         default=None, metadata=option("how long a scrape may take; 10s, or the interval if that is shorter")
     )
     evaluation_interval: Duration = field(default=Duration(60_000), metadata=option("how often to evaluate rules"))
+    rule_query_offset: Duration = field(
+        default=Duration(0), metadata=option("how far in the past to evaluate rules of groups without `query_offset`")
+    )
     external_labels: dict[str, str] = field(
         default_factory=dict, metadata=option("labels of this hub, for templates and other systems")
     )

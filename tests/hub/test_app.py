@@ -26,11 +26,13 @@ def test_a_bad_origin_pattern_is_a_configuration_error() -> None:
         load_all(Options(cors_origin="("))
 
 
-def test_rules_take_the_evaluation_interval(tmp_path: Path) -> None:
-    (tmp_path / "p.yml").write_text("global: {evaluation_interval: 7s}\nrule_files: [r.yml]\n")
-    (tmp_path / "r.yml").write_text("groups: [{name: g, rules: [{record: x, expr: '1'}]}]\n")
-    (group,) = load_all(Options(config_file=tmp_path / "p.yml")).groups
-    assert group.interval == 7_000
+def test_rules_take_the_evaluation_interval_and_the_query_offset(tmp_path: Path) -> None:
+    config = "global: {evaluation_interval: 7s, rule_query_offset: 2s}\nrule_files: [r.yml]\n"
+    (tmp_path / "p.yml").write_text(config)
+    rules = "rules: [{record: x, expr: '1'}]"
+    (tmp_path / "r.yml").write_text(f"groups: [{{name: g, {rules}}}, {{name: h, query_offset: 0s, {rules}}}]\n")
+    groups = load_all(Options(config_file=tmp_path / "p.yml")).groups
+    assert [(group.interval, group.query_offset) for group in groups] == [(7_000, 2_000), (7_000, 0)]
 
 
 @pytest.mark.parametrize(
