@@ -195,7 +195,7 @@ class Evaluator:
         """Batches of floats for an instant selector, and the instants it looks at; other series go to `mixed`."""
         at = self.reference_times(node.offset, node.timestamp, steps)
         behind = self.setting.lookback if node.smoothed else 0
-        begin, end = int(at.min()) - self.setting.lookback + 1, int(at.max()) + behind
+        begin, end = int(at[0]) - self.setting.lookback + 1, int(at[-1]) + behind
         hints = SelectHints(step=steps.step, newest=at[0] == at[-1] and not node.smoothed)
         return split(self.select(node, begin, end, hints), mixed), at
 

@@ -71,8 +71,8 @@ class Matrix:
 
     def without_empty(self) -> "Matrix":
         """Only series that are present at some step."""
-        kept = self.presence.any(axis=1)
-        return self if kept.all() else self.rows(np.flatnonzero(kept))
+        kept = np.logical_or.reduce(self.presence, axis=1)
+        return self if np.logical_and.reduce(kept) else self.rows(np.flatnonzero(kept))
 
     def broadcast(self, timestamps: Times) -> "Matrix":
         """A matrix of one step, repeated at every one of `timestamps`."""
@@ -191,6 +191,8 @@ def remove_names(matrix: Matrix) -> Matrix:
 
 def sort_by_labels(matrix: Matrix) -> Matrix:
     """The series in order of their labels."""
+    if len(matrix.labels) < 2:
+        return matrix
     order = in_order(range(len(matrix.labels)), key=lambda i: matrix.labels[i].pairs)
     return matrix if order == list(range(len(order))) else matrix.rows(order)
 

@@ -115,7 +115,7 @@ def instants(batch: RowBatch, at: Times, lookback: int, steps: "Steps") -> Itera
     steps.load(_samples(batch, lines, found, pattern_of, there_of))
     for stack in stacks.stacks(batch, pattern_of, len(at)):
 
-        def value(values: Floats, line_of: NDArray[np.intp], pattern: int) -> Floats:
+        def value(values: Floats, line_of: windows.Index, pattern: int) -> Floats:
             return windows.take(values, np.maximum(found[pattern].hi - 1, 0))
 
         there = there_of[stack.line_of]

@@ -51,6 +51,14 @@ class Banked:
 
     def look(self, start: int, end: int) -> "Look | None":
         """What lies between two times (inclusive) as of now, if anything does. The caller locks."""
+        if len(self.parts) == 1:
+            # In a third of the time: half of what a query for one device does at an instant.
+            lane = int(self._lanes[0])
+            own = self._bank.times[lane : lane + 1, : int(self._bank.slots[lane])].copy()
+            first, last = int(own[0].searchsorted(start)), int(own[0].searchsorted(end, "right"))
+            if first == last:
+                return None
+            return Look(self, own, np.array([first], np.intp), np.array([last], np.intp))
         counts = self._bank.slots[self._lanes]
         times = self._bank.times[self._lanes, : int(counts.max())]
         low = np.minimum(np.count_nonzero(times < start, axis=1), counts)
@@ -87,6 +95,13 @@ class Look:
     def pieces(self, cache: LabelCache, newest: bool) -> Iterator[Piece[Labels]]:
         """At most one; if `newest` is all that is wanted and no cell may be missing, of the newest slots only."""
         of, low, high = self.of, self.low, self.high
+        if len(low) == 1 and not of._ragged:
+            first, last = int(high[0]) - 1 if newest else int(low[0]), int(high[0])
+            arrival = of._bank.arrival[int(of._lanes[0]), first:last].copy()
+            lines = Lines(self.times[:, first:last], np.array([last - first], np.intp), None, arrival[None])
+            one = _Cells(of, np.full(of.rows, first, np.intp), last - first, np.arange(of.rows))
+            yield Piece(of._prints, lines, of._line_of, one.values, lambda some: one.labels(some, cache))
+            return
         used = np.flatnonzero(low < high)
         line_of, rows = of._line_of, np.arange(of.rows)
         if len(used) < len(low):

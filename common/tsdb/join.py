@@ -6,7 +6,6 @@ its labels are looked up.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -19,6 +18,9 @@ L = TypeVar("L")
 
 MAX_CELLS = 1 << 20
 """Cells of a batch, unless one row alone has more."""
+MAX_TURNS = 16
+MAX_TURNING = 256
+"""Lines that may follow each other to be joined one after the other, and rows of a piece with such lines."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,7 +192,7 @@ def join_rows(
     if len(pieces) == 1 and (alone := _alone(pieces[0], budget, max_cells)) is not None:
         yield alone
         return
-    if len(pieces) > 1 and (in_turn := _in_turn(pieces, budget, max_cells)) is not None:
+    if (in_turn := _in_turn(pieces, budget, max_cells)) is not None:
         yield in_turn
         return
     tables = _Tables(pieces)
@@ -253,42 +255,49 @@ def _alone(piece: Piece[L], budget: Budget | None, max_cells: int) -> Joined[L] 
 
 
 def _in_turn(pieces: Sequence[Piece[L]], budget: Budget | None, max_cells: int) -> Joined[L] | None:
-    """A batch of the same rows in every piece, all on one line, which ends before that of another piece begins.
+    """A batch of the same rows on every line, each of which ends before another one begins; None if there is more.
 
-    So are a few rows of one device. None for others.
+    So are a few rows of one device. Of many rows it takes longer to tell.
     """
-    rows = len(pieces[0].prints)
-    if any(len(piece.lines) != 1 or len(piece.prints) != rows for piece in pieces):
+    if sum([len(piece.lines) for piece in pieces]) > MAX_TURNS or len(pieces[0].prints) > MAX_TURNING:
         return None
-    lines = [piece.lines[0] for piece in pieces]
-    spans = sorted((int(each.timestamps[0]), int(each.timestamps[-1]), number) for number, each in enumerate(lines))
-    width = sum([len(each.timestamps) for each in lines])
-    if any(last >= begin for (_, last, _), (begin, _, _) in pairwise(spans)) or rows * width > max_cells:
-        return None
-    prints = pieces[0].prints.tolist()
-    row_of = {each: row for row, each in enumerate(prints)}
-    orders = []
-    for piece in pieces:
-        mine = piece.prints.tolist()
-        if mine == prints:
-            orders.append(np.arange(rows))
-        elif set(mine) == row_of.keys():
-            orders.append(np.argsort([row_of[each] for each in mine]))
-        else:
+    turns = [(piece, piece.lines[number], number) for piece in pieces for number in range(len(piece.lines))]
+    order = sorted(range(len(turns)), key=lambda turn: int(turns[turn][1].timestamps[0]))
+    width, last = 0, None
+    for turn in order:
+        times = turns[turn][1].timestamps
+        if last is not None and times[0] <= last:
             return None
-    if len(row_of) < rows:
+        width, last = width + len(times), times[-1]
+    prints: list[int] = []
+    rows_of: list[NDArray[np.intp]] = []
+    for piece, _, number in turns:
+        if len(piece.lines) == 1:
+            every, mine = np.arange(len(piece.prints)), piece.prints.tolist()
+        else:
+            every = (piece.line_of == number).nonzero()[0]
+            mine = piece.prints[every].tolist()
+        if not rows_of:
+            prints = mine
+        if mine != prints:
+            place = {each: row for row, each in enumerate(prints)}
+            if len(mine) != len(prints) or place.keys() != set(mine):
+                return None
+            every = every[np.argsort([place[each] for each in mine])]
+        rows_of.append(every)
+    if len(set(prints)) < len(prints) or len(prints) * width > max_cells:
         return None
     if budget is not None:
-        budget.charge(rows * width)
-    turns = [(pieces[number], lines[number], orders[number]) for _, _, number in spans]
-    values = np.concatenate([each.values(order)[:, : len(line.timestamps)] for each, line, order in turns], axis=1)
-    times = np.concatenate([line.timestamps for _, line, _ in turns])[None]
+        budget.charge(len(prints) * width)
+    parts = [turns[turn][0].values(rows_of[turn])[:, : len(turns[turn][1].timestamps)] for turn in order]
+    lines = [turns[turn][1] for turn in order]
     stale = None
     if any(line.stale is not None for line in lines):
-        marks = [np.zeros(len(each.timestamps), np.bool_) if each.stale is None else each.stale for _, each, _ in turns]
+        marks = [np.zeros(len(each.timestamps), np.bool_) if each.stale is None else each.stale for each in lines]
         stale = np.concatenate(marks)[None]
-    timelines = Timelines(times, np.array([width], np.intp), stale)
-    return Joined(pieces[0].labels(orders[0]), values, timelines, np.zeros(rows, np.intp), 0)
+    timelines = Timelines(np.concatenate([line.timestamps for line in lines])[None], np.array([width], np.intp), stale)
+    labels = pieces[0].labels(rows_of[0])
+    return Joined(labels, np.concatenate(parts, axis=1), timelines, np.zeros(len(labels), np.intp), 0)
 
 
 class _Tables(Generic[L]):

@@ -28,6 +28,10 @@ _MARK_BYTES: Final = 500
 _ONCE: Final = "asked for once"
 _NOT_KEPT: Final = "not kept"
 
+# Annotations of inner functions are evaluated with each call of the outer one: these took half of `Kept.between`.
+_Numbers = NDArray[np.intp]
+_Values = NDArray[np.float64]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
@@ -56,14 +60,15 @@ class Kept:
         width, first = lines.times.shape[1], int(skips[0]) if len(skips) else 0
         even = len(skips) == 1 or bool((skips == first).all())
 
-        def values(some: NDArray[np.intp]) -> NDArray[np.float64]:
+        def values(some: _Numbers) -> _Values:
             at = some if rows is None else rows[some]
             if not even:
                 return shifted(self.values[at], skips[line_of[some]], width)
             part = self.values[:, first : first + width]
-            return part if len(at) == len(part) and (np.diff(at) == 1).all() else part[at]
+            every = len(at) == len(part) and (len(at) == 1 or bool((np.diff(at) == 1).all()))
+            return part if every else part[at]
 
-        def labels(some: NDArray[np.intp]) -> list[Labels]:
+        def labels(some: _Numbers) -> list[Labels]:
             return [self.labels[row] for row in (some if rows is None else rows[some]).tolist()]
 
         return Piece(prints, lines, line_of, values, labels)

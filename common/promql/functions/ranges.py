@@ -187,7 +187,7 @@ def _apply(
         if node.func == "double_exponential_smoothing":
             _check_factors(args[0], args[1], samples > 0)
 
-    def kernel(rows: selectors.Rows, lo: NDArray[np.intp], hi: NDArray[np.intp]) -> Floats:
+    def kernel(rows: selectors.Rows, lo: windows.Index, hi: windows.Index) -> Floats:
         with np.errstate(all="ignore"):
             window = Window(rows.values, rows.times, lo, hi, starts, ends, steps.times, args, rows.starts)
             return function.kernel(window)
@@ -221,7 +221,7 @@ def _apply(
         yield from apart(subquery_rows(ev, source, steps, ends, mixed))
     else:
         hints = SelectHints(step=steps.step, range=source.range, func=node.func)
-        found = ev.select(source.selector, int(ends.min()) - source.range + 1, int(ends.max()), hints)
+        found = ev.select(source.selector, int(ends[0]) - source.range + 1, int(ends[-1]), hints)
         for batch in split(found, mixed):
             if batch.starts is not None or len(batch.timelines) == 1:
                 yield from apart(selectors.uniform(batch, steps.count))
@@ -266,7 +266,7 @@ def _together(
     for pattern, rows in zip(found, np.bincount(pattern_of[batch.timeline_of], minlength=len(found)), strict=True):
         load(rows * (pattern.hi - pattern.lo))
 
-    def kernel(values: Floats, line_of: NDArray[np.intp], pattern: int) -> Floats:
+    def kernel(values: Floats, line_of: windows.Index, pattern: int) -> Floats:
         lo, hi = found[pattern].lo, found[pattern].hi
         with np.errstate(all="ignore"):
             return function.kernel(

@@ -39,6 +39,22 @@ def piece(names: list[int], times: list[int], first: float, marked: bool, arriva
     )
 
 
+def beside(one: Piece[Labels], other: Piece[Labels]) -> Piece[Labels]:
+    """Two pieces as one with two lines, as chunks of one bank are."""
+    count = len(one.prints)
+    both = [one.values(np.arange(count)), other.values(np.arange(len(other.prints)))]
+    width = max(each.shape[1] for each in both)
+    values = np.concatenate([np.pad(each, ((0, 0), (0, width - each.shape[1]))) for each in both])
+    labels = one.labels(np.arange(count)) + other.labels(np.arange(len(other.prints)))
+    return Piece(
+        np.concatenate([one.prints, other.prints]),
+        [*one.lines, *other.lines],
+        np.concatenate([one.line_of, other.line_of + 1]),
+        lambda rows: values[rows],
+        lambda rows: [labels[row] for row in rows.tolist()],
+    )
+
+
 def joined(pieces: list[Piece[Labels]]) -> dict[str, list[Sample]]:
     found: dict[str, list[Sample]] = {}
     for batch in join(pieces):
@@ -64,10 +80,11 @@ def joined(pieces: list[Piece[Labels]]) -> dict[str, list[Sample]]:
         ),
         min_size=2,
         max_size=4,
-    )
+    ),
+    st.booleans(),
 )
 def test_rows_of_pieces_become_one_each_be_they_in_turn_or_not(
-    given_pieces: list[tuple[list[int], int, list[int], int, bool]],
+    given_pieces: list[tuple[list[int], int, list[int], int, bool]], two_in_one: bool
 ) -> None:
     pieces: list[Piece[Labels]] = []
     expected: dict[str, dict[int, Sample]] = {}
@@ -78,4 +95,6 @@ def test_rows_of_pieces_become_one_each_be_they_in_turn_or_not(
             samples = expected.setdefault(str(name), {})
             for at, time in enumerate(times):
                 samples.setdefault(time, (time, first + row * len(times) + at, marked and at % 2 == 0))
+    if two_in_one:
+        pieces[:2] = [beside(*pieces[:2])]
     assert joined(pieces) == {name: [samples[time] for time in sorted(samples)] for name, samples in expected.items()}
