@@ -27,6 +27,7 @@ from common.tsdb.ints import get_ints, put_ints
 from common.tsdb.join import Lines, Piece
 from common.tsdb.kinds import Pool
 from common.tsdb.native import HistogramGroup
+from common.tsdb.places import Places
 from common.tsdb.querier import ValueKind
 from common.tsdb.rows import Group
 from common.tsdb.shelf import Shelf
@@ -38,13 +39,13 @@ HEADER: Final = struct.Struct("<4sB3xQ")
 FOOTER: Final = struct.Struct("<QQqqQQQQQI4s")
 PART_SLOTS: Final = 1 << 16
 """Slots of a part's timelines, about: one device's are found without unpacking those of a whole fleet."""
-RUN_CELLS: Final = 1 << 20
-"""Cells that are decoded at once, up to the last one of each row that is wanted; an eighth of that are wanted."""
 MANY_GROUPS: Final = 4
 """So many are decoded together."""
 FEW_LINES: Final = 8
 """So many are decoded one by one, if no more are wanted."""
 MAX_PART_BYTES: Final = 1 << 28
+FROM_INDEX: Final = frozenset({"match", "places"})
+"""What cached entries hold that no sample had to be read for: see DecodeCache.clear."""
 BEFORE_HEAD: Final = -(1 << 62)
 
 _serials = itertools.count()
@@ -552,73 +553,47 @@ class Block:
         for metric in np.unique(metrics).tolist():
             yield shelf.rows[metric], np.unique(shelf.row[series[metrics == metric]]).tolist()
 
-    def pieces(
-        self, series: NDArray[np.intp], start: int, end: int, pool: Pool | None = None
-    ) -> Iterator[tuple[NDArray[np.intp], Piece[int]]]:
-        """Series of each group between two times (inclusive), and the group as a piece whose labels are positions.
+    def places(self, series: NDArray[np.intp]) -> Places:
+        """Where some series (ascending) stand."""
+        return Places.of(self._open(), series)
 
-        All series are of one kind: histograms, numbered by `pool`, if that is given.
+    def chosen(self, matchers: Sequence[Matcher], kind: ValueKind) -> Places:
+        """Where the series of one kind of values stand that satisfy every matcher."""
+
+        def load() -> tuple[Places, int]:
+            places = self.places(self.of_kind(self.match(matchers), kind))
+            return places, places.size + 500
+
+        places: Places = self._cache.get((self.serial, "places", kind, *matchers), load)
+        return places
+
+    def pieces(
+        self, places: Places, start: int, end: int, pool: Pool | None = None
+    ) -> Iterator[tuple[NDArray[np.intp], Piece[int]]]:
+        """Some series between two times (inclusive): their numbers, and a piece of them whose labels are positions.
+
+        All are of one kind: histograms, numbered by `pool`, if that is given. No series is twice in a piece.
         """
-        if not len(series):
-            return
-        shelf = self._open()
-        # Entries stand in order of metric, so the first and the last series bound them.
-        low = int(shelf.place_at[shelf.metric_of(int(series[0]))])
-        high = int(shelf.place_at[shelf.metric_of(int(series[-1])) + 1])
-        if shelf.series is None:
-            places = series
-        else:
-            wanted = np.zeros(self.series, np.bool_)
-            wanted[series] = True
-            places = low + np.flatnonzero(wanted[shelf.series[low:high]])
         if not (start <= self.min and end >= self.max):
-            lines = shelf.line_of[places]
-            places = places[(shelf.line_first[lines] <= end) & (shelf.line_last[lines] >= start)]
-        if not len(places):
+            places = places.on((places.first <= end) & (places.last >= start))
+        if not len(places.series):
             return
-        numbers, line_of = np.unique(shelf.line_of[places], return_inverse=True)
-        cut, skips = self._cut(numbers.astype(np.intp), start, end)
+        cut, skips = self._cut(places.lines, start, end)
         alive = cut.lengths > 0
         if not alive.all():
-            kept = alive[line_of]
-            places = places[kept]
-            if not len(places):
+            places = places.on(alive)
+            if not len(places.series):
                 return
-            line_of = (np.cumsum(alive) - 1)[line_of[kept]]
             cut, skips = cut.only(np.flatnonzero(alive)), skips[alive]
-        groups, chosen = shelf.group_of(places), shelf.series_of(places)
-        prints, members, skip = shelf.prints[chosen], places - shelf.start[groups], skips[line_of]
-        end_of = skip + cut.lengths[line_of]
-        begins = np.flatnonzero(np.diff(groups, prepend=-1))
-        for first, last in _runs(begins, chosen, skip, end_of, together=pool is None):
-            mine = slice(int(begins[first]), int(begins[last]) if last < len(begins) else len(places))
-            low, high = int(skip[mine].min()), int(end_of[mine].max())
-            skipped = None if (skip[mine] == low).all() else skip[mine] - low
-            width = int(cut.lengths[line_of[mine]].max())
-            values = _Values(self, groups[mine], members[mine], low, high, skipped, width, pool)
-            yield chosen[mine], Piece(prints[mine], cut, line_of[mine], values.read, _positions)
-
-
-def _runs(
-    begins: NDArray[np.intp],
-    series: NDArray[np.intp],
-    low: NDArray[np.intp],
-    high: NDArray[np.intp],
-    *,
-    together: bool,
-) -> Iterator[tuple[int, int]]:
-    """Groups (numbers in `begins`, exclusive) that are read at once: in them no series is twice, nor are they large."""
-    stops = np.append(begins[1:], len(series))
-    first, last = series[begins].tolist(), series[stops - 1].tolist()
-    slots = np.maximum.reduceat(high, begins)
-    cells = (stops - begins) * np.maximum(slots, 8 * (slots - np.minimum.reduceat(low, begins)))
-    begin = total = 0
-    for at, more in enumerate(cells.tolist()):
-        if at and (not together or first[at] <= last[at - 1] or total + more > RUN_CELLS):
-            yield begin, at
-            begin, total = at, 0
-        total += more
-    yield begin, len(begins)
+        skip = skips[places.line_of]
+        end_of = skip + cut.lengths[places.line_of]
+        for run in places.runs(skip, end_of, together=pool is None):
+            low, high = int(skip[run].min()), int(end_of[run].max())
+            skipped = None if (skip[run] == low).all() else skip[run] - low
+            line_of = places.line_of[run]
+            width = int(cut.lengths[line_of].max())
+            values = _Values(self, places.group[run], places.member[run], low, high, skipped, width, pool)
+            yield places.series[run], Piece(places.prints[run], cut, line_of, values.read, _positions)
 
 
 def _nothing() -> None:

@@ -307,7 +307,7 @@ class BlockOrigin:
         series = block.of_kind(block.of_metrics(metrics), ValueKind.FLOAT if pool is None else ValueKind.HISTOGRAM)
         start = block.min if self.start is None else self.start
         end = block.max if self.end is None else self.end
-        for members, piece in block.pieces(series, start, end, pool):
+        for members, piece in block.pieces(block.places(series), start, end, pool):
             yield _punch(_renamed(piece, block.names(members)), members, gone)
 
 
@@ -328,8 +328,8 @@ def block_pieces(
 ) -> Iterator[Piece[Labels]]:
     """What a query reads from a block: floats, or with `pool`, by which they are then numbered, histograms."""
     gone = _gone(block, deletions)
-    series = block.of_kind(block.match(matchers), ValueKind.FLOAT if pool is None else ValueKind.HISTOGRAM)
-    for members, piece in block.pieces(series, start, end, pool):
+    places = block.chosen(matchers, ValueKind.FLOAT if pool is None else ValueKind.HISTOGRAM)
+    for members, piece in block.pieces(places, start, end, pool):
         labels = _Labelled(block, members, cache).read
         named = Piece(piece.prints, piece.lines, piece.line_of, piece.values, labels)
         yield _punch(named, members, gone) if gone else named

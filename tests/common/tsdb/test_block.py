@@ -90,7 +90,7 @@ def built(folder: Path, lots: list[Lot], number: int = 1) -> Block:
 def read(block: Block, start: int, end: int, *matchers: Matcher) -> dict:
     cache = LabelCache()
     pieces = []
-    for members, piece in block.pieces(block.match(matchers), start, end):
+    for members, piece in block.pieces(block.places(block.match(matchers)), start, end):
         labels = block.labels(members, cache)
         pieces.append(Piece(piece.prints, piece.lines, piece.line_of, piece.values, picker(labels)))
     return read_all(join(pieces))

@@ -72,6 +72,18 @@ def test_what_is_asked_for_once_is_not_kept(store: Store) -> None:
     assert held(store, FEW) is None
 
 
+def test_emptying_leaves_what_indexes_told_and_no_sample(store: Store) -> None:
+    for _ in range(3):
+        read(store, 0, 299)
+    full = store._blocks.cache.size
+    store.empty_cache()
+    places = sum(block.chosen(FEW, ValueKind.FLOAT).size for block in store.blocks)
+    assert 0 < places < store._blocks.cache.size < min(full, places + 5000)
+    keys = [key for key in store._blocks.cache._entries if isinstance(key, tuple)]
+    assert {key[1] for key in keys} == {"match", "places"}
+    assert read(store, 0, 299) == expected(0, 299)
+
+
 def test_rows_are_joined_once_for_all_ranges_of_the_same_blocks(store: Store) -> None:
     read(store, 0, 299)
     [first] = held(store, FEW) or []
