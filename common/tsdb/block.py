@@ -44,8 +44,6 @@ MANY_GROUPS: Final = 4
 FEW_LINES: Final = 8
 """So many are decoded one by one, if no more are wanted."""
 MAX_PART_BYTES: Final = 1 << 28
-FROM_INDEX: Final = frozenset({"match", "places"})
-"""What cached entries hold that no sample had to be read for: see DecodeCache.clear."""
 BEFORE_HEAD: Final = -(1 << 62)
 
 _serials = itertools.count()

@@ -32,7 +32,7 @@ from common.histogram import FloatHistogram
 from common.labels import Labels, Matcher
 from common.order import in_order
 from common.sample import MetricMeta, Millis
-from common.tsdb.block import FROM_INDEX, Block
+from common.tsdb.block import Block
 from common.tsdb.blocks import Blocks
 from common.tsdb.cache import DecodeCache
 from common.tsdb.cardinality import Cardinality, cardinality
@@ -719,8 +719,8 @@ class Store:
         return in_order(found, key=PAIRS)
 
     def empty_cache(self) -> None:
-        """Forget what was decoded, so that the next query reads from the disk; indexes, and what they told, stay."""
-        self._blocks.cache.clear(FROM_INDEX)
+        """Forget what was decoded or found in indexes, so that the next query reads from the disk."""
+        self._blocks.cache.clear()
 
     def metadata(self, name: str = "") -> dict[str, list[MetricMeta]]:
         """As Querier.metadata."""

@@ -7,11 +7,10 @@ run with the same size need not load again. Quoted figures use --targets 100. Br
 ship them (--load frames), or by remote write as its peers are (--load write).
 
 Time is from sending a request to the last byte of its answer; CPU is what the server's threads used meanwhile, from
-/proc/PID/task/*/schedstat. Cold: Bramble's decoded samples and timestamps are forgotten before each query (the peers
-keep none). Opened indexes and what matchers chose from them stay, as VictoriaMetrics's do (vm_cache_entries of
-indexdb/tagFiltersToMetricIDs and storage/indexBlocks). Values are held against Prometheus's at rtol 1e-9, atol 1e-9 of
-the largest value; VictoriaMetrics's differ by design and are timed only, with both result caches off (dashboard.py is
-about those).
+/proc/PID/task/*/schedstat. Cold: Bramble's decoded samples and timestamps, and what matchers chose from indexes, are
+forgotten before each query (the peers keep none of the former; VictoriaMetrics keeps the latter). Values are held
+against Prometheus's at rtol 1e-9, atol 1e-9 of the largest value; VictoriaMetrics's differ by design and are timed
+only, with both result caches off (dashboard.py is about those).
 
 --queries panels asks those of panels.py instead: one of each kind that dashboards hold.
 """
