@@ -148,6 +148,7 @@ def servers(
                     *(str(peers / "usr/bin/prometheus"), f"--config.file={work / 'empty.yml'}"),
                     *(f"--storage.tsdb.path={data}", f"--web.listen-address={listen}"),
                     *("--storage.tsdb.retention.time=200y", "--web.enable-remote-write-receiver", MAX_SAMPLES),
+                    *flags["prometheus"],
                 ],
                 "victoriametrics": [
                     *(str(peers / "usr/bin/victoria-metrics"), f"-storageDataPath={data}", f"-httpListenAddr={listen}"),
@@ -172,6 +173,7 @@ def servers(
 
 FLAGS: Mapping[str, Sequence[str]] = {
     "bramble": ["--web.enable-admin-api", "--web.enable-remote-write-receiver", "--query.result-cache-size=0"],
+    "prometheus": [],
     "victoriametrics": ["-search.disableCache"],
 }
 
