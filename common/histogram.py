@@ -448,6 +448,13 @@ class Accumulator:
         self.reconciled = False
         self.hints = {first.hint}
 
+    @classmethod
+    def resumed(cls, total: FloatHistogram, lost: FloatHistogram, count: int, hints: set[ResetHint]) -> "Accumulator":
+        """One that took `count` histograms elsewhere, which `mean` must not be asked of if they overflow."""
+        found = cls(total)
+        found._lost, found.count, found.hints = lost if count > 1 else None, count, set(hints)
+        return found
+
     @property
     def collision(self) -> bool:
         """Whether both a reset and its absence were claimed."""

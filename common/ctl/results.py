@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from common.ctl.table import render
 from common.errors import RemoteError
 from common.histogram import FloatHistogram
+from common.histogram_grid import Grid
 from common.labels import Labels
 from common.promql.ast import ValueType
 from common.promql.engine import Result
@@ -68,9 +69,7 @@ def _point(ms: int, value: float, native: FloatHistogram | None) -> Data:
     return {"value": _value(ms, value)}
 
 
-def _series(
-    labels: Labels, times: NDArray[np.int64], values: NDArray[np.float64], cells: NDArray[np.object_] | None
-) -> Data:
+def _series(labels: Labels, times: NDArray[np.int64], values: NDArray[np.float64], cells: Grid | None) -> Data:
     out: Data = {"metric": labels.to_dict()}
     natives = [None] * len(times) if cells is None else cells.tolist()
     rows = list(zip(times.tolist(), values.tolist(), natives, strict=True))

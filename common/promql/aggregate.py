@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import QueryError
-from common.histogram import Accumulator, FloatHistogram, IncompatibleError
 from common.labels import EMPTY, NAME, Labels
 from common.order import in_order
 from common.promql import folding
 from common.promql.ast import Aggregate
 from common.promql.gotext import plain_float, quote, short_float
+from common.promql.histogram_fold import HistogramFold
 from common.promql.labelcache import LabelCache, Numbering
-from common.promql.matrix import Bools, Cells, Floats, Matrix, concat, empty, sort_by_labels
+from common.promql.matrix import Bools, Floats, Matrix, concat, empty, sort_by_labels
 from common.promql.preprocess import unwrap
 from common.promql.xxhash import label_hashes
 
@@ -81,7 +81,7 @@ def evaluate(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
 def _fold(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     groups = Groups(ev.cache, expr.grouping, expr.without)
     fold: folding.Fold | None = None
-    histograms = HistogramFold(ev, expr)
+    histograms = HistogramFold(ev, expr, steps.count)
     room = 0
     drop: set[int] = set()
     for part in _coalesced(ev.stream(expr.expr, steps), steps):
@@ -109,65 +109,6 @@ def _fold(ev: "Evaluator", expr: Aggregate, steps: "Steps") -> Matrix:
     presence, cells = histograms.result(presence)
     result = Matrix(groups.labels, values, presence, steps.times, cells, drop_name=_flags(drop, count))
     return result.without_empty()
-
-
-class HistogramFold:
-    """What an aggregation does with histograms: sum and mean of them, counting, or an info that they are ignored."""
-
-    def __init__(self, ev: "Evaluator", expr: Aggregate) -> None:
-        self._ev = ev
-        self._op = expr.op
-        self._position = unwrap(expr.expr).span.start
-        self._sums: dict[tuple[int, int], Accumulator] = {}
-        self._incompatible: dict[tuple[int, int], str] = {}
-        """Metric of the first histogram that could not be added."""
-
-    def take(self, part: Matrix, number: Index) -> Matrix:
-        """Take the histograms of `part` into account; what is left is for the fold of floats."""
-        mask = part.is_histogram()
-        if mask is None or not mask.any():
-            return part if part.histograms is None else replace(part, histograms=None)
-        if self._op in ("count", "group"):
-            return replace(part, histograms=None)
-        if self._op in ("sum", "avg"):
-            assert part.histograms is not None
-            for s, k in np.argwhere(mask).tolist():
-                self._add((int(number[s]), k), part.histograms[s, k], part.labels[s].name)
-        else:
-            self._ev.notes.info(f"ignored histogram in {self._op} aggregation", self._position)
-        return part.floats_only()
-
-    def _add(self, key: tuple[int, int], histogram: FloatHistogram, name: str) -> None:
-        if key not in self._sums:
-            self._sums[key] = Accumulator(histogram)
-        elif key not in self._incompatible:
-            try:
-                self._sums[key].add(histogram)
-            except IncompatibleError:
-                self._incompatible[key] = name
-
-    def result(self, presence: Bools) -> tuple[Bools, Cells | None]:
-        """Presence with the histograms' results, and those; groups of both kinds give nothing, with a warning."""
-        if not self._sums:
-            return presence, None
-        presence = presence.copy()
-        cells = np.full(presence.shape, None, dtype=object)
-        for (group, step), total in self._sums.items():
-            if presence[group, step]:
-                self._ev.notes.warn("encountered a mix of histograms and floats for aggregation", self._position)
-                presence[group, step] = False
-                continue
-            if (group, step) in self._incompatible:
-                text = "vector contains a mix of histograms with exponential and custom buckets schemas for metric name"
-                self._ev.notes.warn(f"{text} {quote(self._incompatible[group, step])}", self._position)
-                continue
-            if total.collision:
-                self._ev.notes.warn("conflicting counter resets during histogram aggregation", self._position)
-            if total.reconciled:
-                self._ev.notes.info("mismatched custom buckets were reconciled during aggregation", self._position)
-            cells[group, step] = total.sum() if self._op == "sum" else total.mean()
-            presence[group, step] = True
-        return presence, cells
 
 
 def _without_histograms(
@@ -362,8 +303,8 @@ def _texts(matrix: Matrix, rows: Index, columns: Index) -> tuple[list[str], Inde
     bits, of = np.unique(matrix.values[rows, columns].view(np.int64), return_inverse=True)
     texts = [plain_float(value) for value in bits.view(np.float64).tolist()]
     if matrix.histograms is not None:
-        cells = matrix.histograms[rows, columns]
-        for at in np.flatnonzero(cells.astype(np.bool_)).tolist():
+        grid = matrix.histograms[rows, columns]
+        for at in np.flatnonzero(grid.there).tolist():
             of[at] = len(texts)
-            texts.append(str(cells[at]))
+            texts.append(str(grid.cells[at]))
     return texts, of

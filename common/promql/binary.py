@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import QueryError
+from common.histogram_grid import Grid
 from common.labels import EMPTY, NAME, Labels, is_legacy_label_name
 from common.promql import histogram_cells
 from common.promql.ast import Binary, Cardinality, VectorMatching
 from common.promql.gotext import quote
 from common.promql.labelcache import LabelCache, Numbering, by_number
-from common.promql.matrix import Bools, Cells, Floats, Matrix, concat, empty, has_duplicates, merge_same_labels
+from common.promql.matrix import Bools, Floats, Matrix, concat, empty, has_duplicates, merge_same_labels
 
 if TYPE_CHECKING:
     from common.promql.evaluator import Evaluator
@@ -97,29 +98,26 @@ def operate(
     expr: Binary,
     left: Floats,
     right: Floats,
-    ones: Cells | None,
-    others: Cells | None,
+    ones: Grid | None,
+    others: Grid | None,
     presence: Bools,
-) -> tuple[Floats, Bools, Cells | None]:
+) -> tuple[Floats, Bools, Grid | None]:
     """Value, presence and histograms of the operator's results; all [S, K]."""
     if ones is None and others is None:
         return (*_of_floats(ev, expr, left, right, presence), None)
     floats = presence.copy()
     for cells in (ones, others):
         if cells is not None:
-            floats &= ~cells.astype(np.bool_)
+            floats &= ~cells.there
     result = _of_floats(ev, expr, left, right, floats)
     return histogram_cells.combine(ev, expr, left, right, ones, others, result, presence)
 
 
 def negated(matrix: Matrix) -> Matrix:
     """All values with the other sign."""
-    mask = matrix.is_histogram()
-    if matrix.histograms is None or mask is None:
-        return replace(matrix, values=-matrix.values)
-    cells = np.full(matrix.presence.shape, None, dtype=object)
-    for s, k in np.argwhere(mask).tolist():
-        cells[s, k] = matrix.histograms[s, k].times(-1.0)
+    cells = matrix.histograms
+    if cells is not None:
+        cells = histogram_cells.scaled(cells.only(matrix.presence), np.full((1, 1), -1.0))
     return replace(matrix, values=-matrix.values, histograms=cells)
 
 
@@ -290,8 +288,8 @@ class _Matching:
             raise QueryError(f"multiple matches for labels: {problem}")
 
     def _compute(
-        self, left: Floats, right: Floats, presence: Bools, ones: Cells | None, others: Cells | None
-    ) -> tuple[Floats, Bools, Cells | None]:
+        self, left: Floats, right: Floats, presence: Bools, ones: Grid | None, others: Grid | None
+    ) -> tuple[Floats, Bools, Grid | None]:
         """Value, presence and histograms of cells; `left` and `ones` belong to the many side."""
         if self._swapped:
             left, right, ones, others = right, left, others, ones
@@ -313,13 +311,13 @@ class _Matching:
         self._match(matched, labels, self._many.of[lefts], presence if compatible is None else compatible)
         return Matrix(labels, values, presence, many.timestamps, cells)
 
-    def _compatible(self, presence: Bools, ones: Cells | None, others: Cells | None) -> Bools | None:
+    def _compatible(self, presence: Bools, ones: Grid | None, others: Grid | None) -> Bools | None:
         """Pairs that a comparison can decide, be it that it leaves them out; None for operators that leave none out."""
         if self._expr.op not in COMPARISONS or self._expr.return_bool:
             return None
         if ones is None and others is None:
             return presence
-        left, right = (np.zeros_like(presence) if cells is None else cells.astype(np.bool_) for cells in (ones, others))
+        left, right = (np.zeros_like(presence) if cells is None else cells.there for cells in (ones, others))
         decided: Bools = left == right if self._expr.op in ("==", "!=") else ~left & ~right
         return presence & decided
 

@@ -305,7 +305,7 @@ def _raw(ev: Evaluator, expr: Expr, steps: Steps) -> tuple[Series, ...]:
                     if len(rows.times)
                 )
         for series in mixed.values():
-            steps.load(window_loads(series, np.array([start]), np.array([end])))
+            steps.load(window_loads([series.real()], np.array([start]), np.array([end])))
             found.append(series.raw(start, end))
     return tuple(series for series in found if len(series.timestamps))
 

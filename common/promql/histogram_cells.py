@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.histogram import FloatHistogram, IncompatibleError, ResetHint
+from common.histogram_grid import Block, Columns, Grid
 from common.promql import nativehist
 from common.promql.ast import Binary
-from common.promql.matrix import Bools, Cells, Floats
+from common.promql.matrix import Bools, Floats
 
 if TYPE_CHECKING:
     from common.promql.evaluator import Evaluator
@@ -27,7 +28,10 @@ def cell(
     one: FloatHistogram | None,
     other: FloatHistogram | None,
 ) -> tuple[FloatHistogram | None, bool | None]:
-    """The result for one pair of cells, and for a comparison whether it holds; (None, None) if there is no result."""
+    """The result for one pair of cells, and for a comparison whether it holds; (None, None) if there is no result.
+
+    What a number scales is left to `scaled`.
+    """
     op = expr.op
     position = expr.span.start
     if one is not None and other is not None:
@@ -47,14 +51,8 @@ def cell(
             return (histogram.with_hint(ResetHint.GAUGE) if op == "-" else histogram), None
     elif one is not None:
         match op:
-            case "*":
-                return one.times(right), None
-            case "/":
-                return one.divided(right), None
             case "</" | ">/":
                 return nativehist.trimmed(one, right, upper=op == "</"), None
-    elif other is not None and op == "*":
-        return other.times(left), None
     what = f'incompatible sample types encountered for binary operator "{op}": {_kind(one)} {op} {_kind(other)}'
     ev.notes.info(what, position)
     return None, None
@@ -65,29 +63,50 @@ def combine(
     expr: Binary,
     left: Floats,
     right: Floats,
-    ones: Cells | None,
-    others: Cells | None,
+    ones: Grid | None,
+    others: Grid | None,
     result: tuple[Floats, Bools],
     presence: Bools,
-) -> tuple[Floats, Bools, Cells]:
+) -> tuple[Floats, Bools, Grid]:
     """Overwrite `result` (computed as if all were floats) where an operand is a histogram; all arrays [S, K]."""
     shape = presence.shape
     values, there = np.array(np.broadcast_to(result[0], shape)), np.array(np.broadcast_to(result[1], shape))
+    first = Grid.none(shape) if ones is None else ones.broadcast(shape).only(presence)
+    second = Grid.none(shape) if others is None else others.broadcast(shape).only(presence)
+    if others is None and expr.op in ("*", "/"):
+        return values, there | first.there, scaled(first, right, divide=expr.op == "/")
+    if ones is None and expr.op == "*":
+        return values, there | second.there, scaled(second, left)
     cells = np.full(shape, None, dtype=object)
     left, right = np.broadcast_to(left, shape), np.broadcast_to(right, shape)
-    some = np.zeros(shape, dtype=np.bool_)
-    for operand in (ones, others):
-        if operand is not None:
-            some |= np.broadcast_to(operand.astype(np.bool_), shape)
-    none = np.full((1, 1), None, dtype=object)
-    first = np.broadcast_to(none if ones is None else ones, shape)
-    second = np.broadcast_to(none if others is None else others, shape)
-    for s, k in np.argwhere(some & presence).tolist():
-        histogram, holds = cell(ev, expr, float(left[s, k]), float(right[s, k]), first[s, k], second[s, k])
+    some = first.there | second.there
+    for s, k in np.argwhere(some).tolist():
+        one, other = first.cells[s, k], second.cells[s, k]
+        histogram, holds = cell(ev, expr, float(left[s, k]), float(right[s, k]), one, other)
         if holds is not None and expr.return_bool:
             values[s, k], there[s, k] = float(holds), True
         elif histogram is None or holds is False:
             there[s, k] = False
         else:
             cells[s, k], there[s, k] = histogram, True
-    return values, there, cells
+    return values, there, Grid.of(cells)
+
+
+def scaled(grid: Grid, factors: Floats, divide: bool = False) -> Grid:
+    """Each histogram of a grid [S, K] times (or divided by) a number, which broadcasts to it."""
+    flat = np.broadcast_to(factors, grid.shape).reshape(-1)
+    places = np.full(flat.shape, -1, np.intp)
+    blocks: list[Block] = []
+    at = 0
+    for block, where, rows in grid.parts():
+        by = flat[where]
+        if isinstance(block, Columns):
+            blocks.append(block.take(rows).scaled(by, divide))
+        else:
+            pairs = zip(block[rows], by.tolist(), strict=True)
+            objects = np.empty(len(rows), dtype=object)
+            objects[:] = [each.divided(one) if divide else each.times(one) for each, one in pairs]
+            blocks.append(objects)
+        places[where] = np.arange(at, at + len(where))
+        at += len(where)
+    return Grid(places.reshape(grid.shape), blocks)

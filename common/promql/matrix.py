@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import QueryError
+from common.histogram_grid import Grid
 from common.labels import EMPTY, NAME, Labels
 from common.order import in_order
 from common.promql.stepnotes import StepNote
@@ -19,14 +20,13 @@ SAME_LABELSET = "vector cannot contain metrics with the same labelset"
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Times = NDArray[np.int64]
-Cells = NDArray[np.object_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matrix:
     """Series over common steps: `values` float64 [S, K], `presence` bool [S, K], `timestamps` int64 ms [K].
 
-    Where `presence` is False the value means nothing. Where `histograms` (object [S, K]) holds a FloatHistogram
+    Where `presence` is False the value means nothing. Where `histograms` [S, K] holds one
     the cell is that histogram, not its value. `drop_name` (bool [S]) marks series whose metric name is removed
     at the end of the query. A scalar is one series with no labels, present at every step.
     """
@@ -35,7 +35,7 @@ class Matrix:
     values: Floats
     presence: Bools
     timestamps: Times
-    histograms: Cells | None = None
+    histograms: Grid | None = None
     drop_name: Bools | None = None
 
     @property
@@ -47,8 +47,7 @@ class Matrix:
         """Which present cells are histograms, bool [S, K]; None if none can be."""
         if self.histograms is None:
             return None
-        mask: Bools = self.histograms.astype(np.bool_)
-        return mask & self.presence
+        return self.histograms.there & self.presence
 
     def floats_only(self) -> "Matrix":
         """The same without its histogram cells."""
@@ -82,7 +81,7 @@ class Matrix:
             values=np.broadcast_to(self.values, shape),
             presence=np.broadcast_to(self.presence, shape),
             timestamps=timestamps,
-            histograms=None if self.histograms is None else np.broadcast_to(self.histograms, shape),
+            histograms=None if self.histograms is None else self.histograms.broadcast(shape),
         )
 
     def flags(self) -> Bools:
@@ -94,13 +93,13 @@ class Matrix:
 class Series:
     """Raw samples of one series: `timestamps` int64 ms [T], `values` float64 [T].
 
-    Where `histograms` (object [T], or None for none) holds a FloatHistogram the sample is that.
+    Where `histograms` ([T], or None for none) holds one the sample is that.
     """
 
     labels: Labels
     timestamps: Times
     values: Floats
-    histograms: Cells | None = None
+    histograms: Grid | None = None
 
 
 def empty(timestamps: Times) -> Matrix:
@@ -121,13 +120,10 @@ def concat(parts: Iterable[Matrix], timestamps: Times) -> Matrix:
         return empty(timestamps)
     if len(kept) == 1:
         return kept[0]
-    histograms: Cells | None = None
+    histograms: Grid | None = None
     if any(part.histograms is not None for part in kept):
-        histograms = np.concatenate(
-            [
-                np.full(part.presence.shape, None, dtype=object) if part.histograms is None else part.histograms
-                for part in kept
-            ]
+        histograms = Grid.joined(
+            [Grid.none(part.presence.shape) if part.histograms is None else part.histograms for part in kept]
         )
     flags = None
     if any(part.drop_name is not None for part in kept):
@@ -162,7 +158,7 @@ def merge_same_labels(matrix: Matrix) -> Matrix:
     values = np.zeros(shape)
     presence = np.zeros(shape, dtype=np.bool_)
     flags = np.zeros(len(slot), dtype=np.bool_)
-    histograms = None if matrix.histograms is None else np.full(shape, None, dtype=object)
+    places = np.full(shape, -1, np.intp)
     own = matrix.flags()
     for row, to in enumerate(target):
         here = matrix.presence[row]
@@ -171,8 +167,9 @@ def merge_same_labels(matrix: Matrix) -> Matrix:
         presence[to] |= here
         values[to, here] = matrix.values[row, here]
         flags[to] |= own[row]
-        if histograms is not None and matrix.histograms is not None:
-            histograms[to, here] = matrix.histograms[row, here]
+        if matrix.histograms is not None:
+            places[to, here] = matrix.histograms.places[row, here]
+    histograms = None if matrix.histograms is None else Grid(places, matrix.histograms.blocks)
     return Matrix(list(slot), values, presence, matrix.timestamps, histograms, flags)
 
 

@@ -1,15 +1,17 @@
 """Series that hold native histograms, with or without floats between them: looked at one by one, not as arrays."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.histogram import FloatHistogram, ResetHint, detected_hints
+from common.histogram_grid import Block, Columns, Grid
 from common.histogram_spans import to_spans
 from common.labels import Labels
 from common.promql import windows
-from common.promql.matrix import Bools, Cells, Floats, Matrix, Series, Times
+from common.promql.matrix import Bools, Floats, Matrix, Series, Times
 from common.promql.selectors import Rows
 from common.tsdb.querier import RowBatch, ValueKind
 
@@ -26,16 +28,27 @@ class Samples:
     """Samples of one kind of one series; `stale` marks staleness markers, `starts` are start timestamps (0 unknown)."""
 
     times: Times = field(default_factory=lambda: _NO_TIMES)
-    values: Floats | Cells = field(default_factory=lambda: np.empty(0))
+    source: Floats | Grid = field(default_factory=lambda: np.empty(0))
     stale: Bools = field(default_factory=lambda: np.empty(0, dtype=np.bool_))
     starts: Times = field(default_factory=lambda: _NO_TIMES)
+
+    @property
+    def values(self) -> Floats | NDArray[np.object_]:
+        """Floats, or histograms as objects."""
+        return self.source.cells if isinstance(self.source, Grid) else self.source
+
+    @property
+    def grid(self) -> Grid:
+        """The histograms."""
+        assert isinstance(self.source, Grid)
+        return self.source
 
     def real(self) -> "Samples":
         """Without staleness markers."""
         if not self.stale.any():
             return self
         kept = ~self.stale
-        return Samples(self.times[kept], self.values[kept], self.stale[kept], self.starts[kept])
+        return Samples(self.times[kept], self.source[kept], self.stale[kept], self.starts[kept])
 
     def newest(self, at: Times) -> tuple[np.ndarray, Times]:
         """Index of the last sample up to each instant, and its time (the least int64 if there is none)."""
@@ -52,7 +65,7 @@ class MixedSeries:
 
     labels: Labels
     floats: Samples = field(default_factory=Samples)
-    histograms: Samples = field(default_factory=Samples)
+    histograms: Samples = field(default_factory=lambda: Samples(source=Grid.none((0,))))
     drop_name: bool = False
 
     def raw(self, start: int, end: int) -> Series:
@@ -62,8 +75,7 @@ class MixedSeries:
         values = np.concatenate(
             [np.asarray(real.floats.values, dtype=np.float64), np.zeros(len(real.histograms.times))]
         )
-        cells = np.full(len(times), None, dtype=object)
-        cells[len(real.floats.times) :] = real.histograms.values
+        cells = Grid.joined([Grid.none((len(real.floats.times),)), real.histograms.grid])
         order = np.argsort(times, kind="stable")
         order = order[(times[order] > start) & (times[order] <= end)]
         return Series(self.labels, times[order], values[order], cells[order])
@@ -76,7 +88,7 @@ class MixedSeries:
 def _samples(batch: RowBatch, row: int) -> Samples:
     line = batch.timelines[batch.timeline_of[row]]
     length = len(line.timestamps)
-    source: Floats | Cells = batch.values
+    source: Floats | Grid = batch.values
     if batch.kind is ValueKind.HISTOGRAM and batch.histograms is not None:
         source = batch.histograms
     stale = np.zeros(length, dtype=np.bool_) if line.stale is None else line.stale
@@ -87,11 +99,11 @@ def _samples(batch: RowBatch, row: int) -> Samples:
 def with_resets(batch: RowBatch) -> RowBatch:
     """A batch of histograms that say of every counter reset that it is one."""
     assert batch.histograms is not None
-    cells = batch.histograms.copy()
+    cells = batch.histograms.cells.copy()
     for row, of in enumerate(batch.timeline_of):
         length = len(batch.timelines[of].timestamps)
         cells[row, :length] = detected_hints(cells[row, :length].tolist(), resets=True)
-    return replace(batch, histograms=cells)
+    return replace(batch, histograms=Grid.of(cells))
 
 
 def split(batches: Iterable[RowBatch], mixed: dict[Labels, MixedSeries]) -> Iterator[RowBatch]:
@@ -126,21 +138,23 @@ def split(batches: Iterable[RowBatch], mixed: dict[Labels, MixedSeries]) -> Iter
 def instant(series: MixedSeries, at: Times, lookback: int, timestamps: Times) -> Matrix | None:
     """The series' newest sample at the instants `at` [K], as steps `timestamps`; None if there is none."""
     index, times, histograms = newest(series, at)
-    source = (series.floats, series.histograms)
     there = times > at - lookback
     values = np.zeros(len(at))
-    cells = np.full(len(at), None, dtype=object)
-    for k in np.flatnonzero(there).tolist():
-        samples = source[int(histograms[k])]
-        if samples.stale[index[k]]:
-            there[k] = False
-        elif histograms[k]:
-            cells[k] = samples.values[index[k]]
+    places = np.full(len(at), -1, np.intp)
+    for samples, own in ((series.floats, there & ~histograms), (series.histograms, there & histograms)):
+        mine = np.flatnonzero(own)
+        marked = samples.stale[index[mine]]
+        there[mine[marked]] = False
+        mine = mine[~marked]
+        if isinstance(samples.source, Grid):
+            places[mine] = samples.source.places[index[mine]]
         else:
-            values[k] = samples.values[index[k]]
+            values[mine] = samples.source[index[mine]]
     if not there.any():
         return None
-    return Matrix([series.labels], values[None], there[None], timestamps, cells[None])
+    return Matrix(
+        [series.labels], values[None], there[None], timestamps, Grid(places[None], series.histograms.grid.blocks)
+    )
 
 
 def loads(matrix: Matrix) -> Times:
@@ -154,21 +168,53 @@ def loads(matrix: Matrix) -> Times:
     return total
 
 
-def window_loads(series: MixedSeries, starts: Times, ends: Times) -> Times:
-    """What the samples with start < time <= end count for in a query's statistics, for each window; int64 [K]."""
-    real = series.real()
-    lo, hi = windows.bounds(real.floats.times, starts, ends)
-    total: Times = (hi - lo).astype(np.int64)
-    if len(real.histograms.times):
-        sums = np.concatenate([[0], np.cumsum(weights(np.asarray(real.histograms.values)))])
-        lo, hi = windows.bounds(real.histograms.times, starts, ends)
-        total += sums[hi] - sums[lo]
+def window_loads(group: Sequence[MixedSeries], starts: Times, ends: Times) -> Times:
+    """What the samples with start < time <= end count for in a query's statistics, for each window; int64 [K].
+
+    The series are without staleness markers, and the histograms of all are in the same columns.
+    """
+    total = np.zeros(len(starts), np.int64)
+    places = np.concatenate([series.histograms.grid.places for series in group])
+    sums = np.concatenate([[0], np.cumsum(weights(Grid(places, group[0].histograms.grid.blocks)))])
+    first = 0
+    for series in group:
+        lo, hi = windows.bounds(series.floats.times, starts, ends)
+        total += hi - lo
+        lo, hi = windows.bounds(series.histograms.times, starts, ends)
+        total += sums[first + hi] - sums[first + lo]
+        first += len(series.histograms.times)
     return total
 
 
-def weights(cells: Cells) -> Times:
+def weights(grid: Grid) -> Times:
     """How many floats' room each histogram [N] takes in Prometheus, which counts it for so many samples; int64 [N]."""
-    return np.fromiter((_weight(cell) for cell in cells), np.int64, len(cells))
+    out = np.zeros(len(grid), np.int64)
+    for block, where, rows in grid.parts():
+        if isinstance(block, Columns):
+            used, again = np.unique(rows, return_inverse=True)
+            out[where] = _weights(block.take(used))[again]
+        else:
+            out[where] = [_weight(each) for each in block[rows]]
+    return out
+
+
+def _weights(columns: Columns) -> Times:
+    words = np.full(len(columns), len(columns.kind.custom), np.int64)
+    for counts in (columns.positive, columns.negative):
+        if not counts.shape[1]:
+            continue
+        filled = counts != 0
+        number = filled.sum(axis=1)
+        some = number > 0
+        words += some + number
+        # A span holds up to two empty buckets between populated ones.
+        gaps = np.flatnonzero(filled.shape[1] - filled.argmax(axis=1) - filled[:, ::-1].argmax(axis=1) > number)
+        rows, at = np.nonzero(filled[gaps[some[gaps]]])
+        step = np.diff(at)
+        inside = rows[1:] == rows[:-1]
+        extra = np.where(step > 3, 1, step - 1)[inside]
+        words += np.bincount(gaps[some[gaps]][rows[1:][inside]], extra, len(words)).astype(np.int64)
+    return (HISTOGRAM_BYTES + 8 * words + 8) // SAMPLE_BYTES
 
 
 def _weight(histogram: FloatHistogram) -> int:
@@ -216,7 +262,7 @@ def _mixed_rows(matrix: Matrix, mask: Bools, rows: list[int]) -> Iterator[MixedS
     flags = matrix.flags()
     for row in rows:
         here, floats = mask[row], matrix.presence[row] & ~mask[row]
-        cells = np.array([_untrusted(h) for h in matrix.histograms[row, here]] + [None], dtype=object)[:-1]
+        cells = _untrusted(matrix.histograms[row, here])
         yield MixedSeries(
             matrix.labels[row],
             _plain(matrix.timestamps[floats], matrix.values[row, floats]),
@@ -225,12 +271,26 @@ def _mixed_rows(matrix: Matrix, mask: Bools, rows: list[int]) -> Iterator[MixedS
         )
 
 
-def _untrusted(histogram: FloatHistogram) -> FloatHistogram:
+def _untrusted(grid: Grid) -> Grid:
+    blocks: list[Block] = []
+    for block in grid.blocks:
+        if isinstance(block, Columns):
+            known = (block.hints == ResetHint.RESET) | (block.hints == ResetHint.NOT_RESET)
+            hints = np.where(known, np.uint8(ResetHint.UNKNOWN), block.hints)
+            blocks.append(Columns(block.kind, block.spread, block.numbers, hints))
+        else:
+            objects = np.empty(len(block), dtype=object)
+            objects[:] = [_unhinted(each) for each in block]
+            blocks.append(objects)
+    return Grid(grid.places, blocks)
+
+
+def _unhinted(histogram: FloatHistogram) -> FloatHistogram:
     known = histogram.hint in (ResetHint.RESET, ResetHint.NOT_RESET)
     return histogram.with_hint(ResetHint.UNKNOWN) if known else histogram
 
 
-def _plain(times: Times, values: Floats | Cells) -> Samples:
+def _plain(times: Times, values: Floats | Grid) -> Samples:
     return Samples(times, values, np.zeros(len(times), dtype=np.bool_), np.zeros(len(times), dtype=np.int64))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from common.histogram import FloatHistogram, ResetHint
+from common.histogram_grid import Grid
 from common.promql import windows
 from common.promql.ast import VectorSelector
 from common.promql.functions.mixed_ranges import (
@@ -69,7 +70,7 @@ def smoothed_instant(
             values[k] = value
     if not presence.any():
         return None
-    return Matrix([series.labels], values[None], presence[None], timestamps, cells[None])
+    return Matrix([series.labels], values[None], presence[None], timestamps, Grid.of(cells[None]))
 
 
 def _at(remarks: Remarks, samples: Samples, when: int) -> Value:
@@ -129,7 +130,7 @@ def evaluate(
             values[k] = value
     if not presence.any():
         return None
-    return Matrix([series.labels], values[None], presence[None], timestamps, cells[None])
+    return Matrix([series.labels], values[None], presence[None], timestamps, Grid.of(cells[None]))
 
 
 def _events(func: str, floats: Samples, histograms: Samples, start: int) -> Value:

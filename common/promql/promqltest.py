@@ -119,7 +119,7 @@ class Runner:
                 cells: list[Cell] = [None] * ((int(series.timestamps[-1]) - start) // step + 1)
                 found: list[Cell] = series.values.tolist()
                 if series.histograms is not None:
-                    found = [v if h is None else h for v, h in zip(found, series.histograms, strict=True)]
+                    found = [v if h is None else h for v, h in zip(found, series.histograms.tolist(), strict=True)]
                 for time, value in zip(series.timestamps.tolist(), found, strict=True):
                     cells[(time - start) // step] = value
                 actual.append((series.labels, tuple(cells)))
@@ -190,7 +190,7 @@ def cells_of_matrix(matrix: Matrix | None) -> list[tuple[Labels, tuple[Cell, ...
             for value, there in zip(matrix.values[row].tolist(), matrix.presence[row].tolist(), strict=True)
         ]
         if matrix.histograms is not None:
-            for step, histogram in enumerate(matrix.histograms[row]):
+            for step, histogram in enumerate(matrix.histograms[row].tolist()):
                 if histogram is not None and matrix.presence[row, step]:
                     cells[step] = histogram
         out.append((labels, tuple(cells)))

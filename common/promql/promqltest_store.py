@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.histogram import CUSTOM_SCHEMA, FloatHistogram, detected_hints, side
+from common.histogram_grid import columns_of, in_columns
 from common.labels import NAME, Labels, Matcher, match_all
 from common.promql.gonumber import parse
 from common.promql.promqltest_script import Cell
@@ -91,15 +92,15 @@ class ScriptStore(MemoryQuerier):
         for labels, samples in self._hinted().items():
             inside = sorted(time for time in samples if start <= time <= end)
             if inside and match_all(matchers, labels):
-                cells = np.array([samples[time] for time in inside] + [None], dtype=object)[None, :-1]
+                grid = in_columns(columns_of([samples[time] for time in inside]), len(inside))[None]
                 yield RowBatch(
                     [labels],
-                    np.zeros(cells.shape),
+                    np.zeros(grid.shape),
                     [Timeline(np.array(inside, dtype=np.int64))],
                     np.zeros(1, dtype=np.intp),
                     ValueKind.HISTOGRAM,
                     self._known_starts([labels], [inside]),
-                    cells,
+                    grid,
                 )
         for batch in super().select(matchers, start, end, hints, budget):
             if not any(labels in self._starts for labels in batch.labels):

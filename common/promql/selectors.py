@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from common.labels import Labels
 from common.promql import stacks, windows
-from common.promql.matrix import Bools, Cells, Floats, Matrix, Times
+from common.promql.matrix import Bools, Floats, Matrix, Times
 from common.tsdb.querier import RowBatch, Timelines
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ class Rows:
     values: Floats
     times: Times
     stale: Bools | None = None
-    histograms: Cells | None = None
     starts: Times | None = None
     drop_name: Bools | None = None
 
@@ -41,7 +40,6 @@ class Rows:
             self.values[:, kept],
             self.times[kept],
             None,
-            None if self.histograms is None else self.histograms[:, kept],
             None if self.starts is None else self.starts[:, kept],
             self.drop_name,
         )

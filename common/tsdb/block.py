@@ -637,10 +637,10 @@ class _Values:
     def _numbers(self, group: int, members: NDArray[np.intp], pool: Pool) -> NDArray[np.float64]:
         """Numbers of histograms, NaN for staleness markers."""
         opened = self.block._histograms(group)
-        found = [opened.decode(member) for member in members.tolist()]
+        found = [opened.lot(member) for member in members.tolist()]
         numbers = np.full((len(found), max(len(row) for row in found)), np.nan)
         for out, row in zip(numbers, found, strict=True):
             first = pool.place(row, len(row))
-            there = np.flatnonzero([each is not None for each in row])
-            out[there] = first + there
+            for _, there in row.parts:
+                out[there] = first + there
         return numbers

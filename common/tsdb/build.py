@@ -27,7 +27,7 @@ from common.tsdb.block import (
 )
 from common.tsdb.index import Name
 from common.tsdb.join import Joined, Lines, Piece
-from common.tsdb.kinds import JoinedHistograms, Pool, join_kinds, only
+from common.tsdb.kinds import JoinedHistograms, Pool, as_objects, join_kinds, only
 from common.tsdb.native import Stored, encode_group
 from common.tsdb.querier import ValueKind
 from common.tsdb.rows import encode_rows
@@ -363,7 +363,7 @@ def build(
                 chosen = [np.flatnonzero(each == share) for each in of_rows]
                 pieces = [only(*each) for each in zip(pieces, chosen, strict=False)]
                 native = [only(*each) for each in zip(native, chosen[len(pieces) :], strict=True)]
-            for joined in join_kinds(pieces, native, pool):
+            for joined in join_kinds(pieces, native, pool, None, as_objects):
                 _collect(joined, by_metric)
                 dropped(joined.dropped)
             for metric, kind in sorted(by_metric):

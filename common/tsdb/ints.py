@@ -23,6 +23,17 @@ def put_ints(out: bytearray, numbers: NDArray[np.int64]) -> None:
     out += words.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width].T.tobytes()
 
 
+def get_many(planes: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+    """Lists of `count` numbers each, of which the planes that `put_ints` made stand in rows [N, count * width]."""
+    width = planes.shape[1] // count if count else 1
+    unsigned, signed = _KINDS[width]
+    words = planes[:, :count].astype(unsigned)
+    for k in range(1, width):
+        words |= planes[:, k * count : (k + 1) * count].astype(unsigned) << unsigned(8 * k)
+    steps = (words >> unsigned(1)).view(signed) ^ -(words & unsigned(1)).view(signed)
+    return np.cumsum(steps, axis=1, dtype=np.int64)
+
+
 def get_ints(reader: Reader) -> NDArray[np.int64]:
     """The list that `put_ints` wrote; FormatError if there is none."""
     count = reader.count()

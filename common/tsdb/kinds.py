@@ -5,24 +5,27 @@ shared out as floats are; only what comes out is looked at sample by sample. Pur
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic
+from typing import Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.histogram import ResetHint
+from common.histogram_grid import Grid, in_columns
 from common.labels import Labels
 from common.tsdb.join import MAX_CELLS, Joined, L, Piece, join_rows
-from common.tsdb.native import Stored, decode
+from common.tsdb.native import Lot, Stored, decode, decode_all
 from common.tsdb.querier import Budget, RowBatch, Timeline, Timelines, ValueKind
 
-MAX_HISTOGRAMS: Final = 1 << 16
+W = TypeVar("W")
+
+MAX_HISTOGRAMS: Final = 1 << 14
 """Histograms that are joined at once, unless one row alone has more."""
 
-Items = Sequence[bytes] | Sequence[Stored | None] | NDArray[np.float64]
-"""Encoded histograms, histograms (None for a staleness marker, which nobody asks for), or floats."""
+Items = Sequence[bytes] | Lot | NDArray[np.float64]
+"""Encoded histograms, decoded ones (nobody asks for the staleness markers among them), or floats."""
 
 
 class Pool:
@@ -31,6 +34,7 @@ class Pool:
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._items: list[Items] = []
+        self._stored: dict[int, list[Stored | None]] = {}
         self._next = 0
 
     def place(self, items: Items, count: int) -> int:
@@ -44,11 +48,32 @@ class Pool:
     def get(self, number: int) -> Stored | float:
         """The item with a number."""
         at = bisect_right(self._starts, number) - 1
-        item = self._items[at][number - self._starts[at]]
-        if isinstance(item, bytes):
-            return decode(item)
-        assert item is not None
-        return item
+        items, local = self._items[at], number - self._starts[at]
+        if isinstance(items, Lot):
+            if at not in self._stored:
+                self._stored[at] = items.stored()
+            item = self._stored[at][local]
+            assert item is not None
+            return item
+        found = items[local]
+        return decode(found) if isinstance(found, bytes) else float(found)
+
+    def lots(self, numbers: NDArray[np.int64]) -> Iterator[tuple[Lot, NDArray[np.intp], NDArray[np.intp]]]:
+        """The histograms with some numbers: lots with what of them is meant, and its positions in `numbers`."""
+        if not len(numbers):
+            return
+        source = np.searchsorted(self._starts, numbers, "right") - 1
+        order = np.argsort(source, kind="stable")
+        cuts = np.flatnonzero(np.diff(source[order], prepend=-1)).tolist()
+        for begin, end in zip(cuts, [*cuts[1:], len(order)], strict=True):
+            mine = order[begin:end]
+            at = int(source[mine[0]])
+            items, local = self._items[at], numbers[mine] - self._starts[at]
+            if isinstance(items, Lot):
+                yield items, local, mine
+            else:
+                found = [each for i in local.tolist() if isinstance(each := items[i], bytes)]
+                yield decode_all(found), np.arange(len(mine)), mine
 
 
 def numbered(piece: Piece[L], first: int) -> Piece[L]:
@@ -95,9 +120,16 @@ class JoinedHistograms(Generic[L]):
 
 
 def join_kinds(
-    floats: Sequence[Piece[L]], histograms: Sequence[Piece[L]], pool: Pool, budget: Budget | None = None
-) -> Iterator[JoinedHistograms[L] | Joined[L]]:
-    """As `join_rows`, for pieces of both kinds, those of `histograms` numbered by `pool`; histograms come first."""
+    floats: Sequence[Piece[L]],
+    histograms: Sequence[Piece[L]],
+    pool: Pool,
+    budget: Budget | None,
+    whole: "Callable[[Joined[L], Pool, Budget | None], W]",
+) -> Iterator[JoinedHistograms[L] | Joined[L] | W]:
+    """As `join_rows`, for pieces of both kinds, those of `histograms` numbered by `pool`; histograms come first.
+
+    Where no floats stand between them, they are as `whole` makes them of the joined numbers.
+    """
     if not histograms:
         yield from join_rows(floats, budget, MAX_CELLS)
         return
@@ -115,7 +147,7 @@ def join_kinds(
     alone = len(mixed) == len(histograms)
     for joined in join_rows(mixed, budget, MAX_HISTOGRAMS):
         if alone:
-            yield _whole(joined, pool, budget)
+            yield whole(joined, pool, budget)
         else:
             parts = [_parted(joined, row, pool) for row in range(len(joined.labels))]
             found = [each[0] for each in parts if each[0] is not None]
@@ -132,7 +164,8 @@ def _charge(cells: NDArray[np.object_], budget: Budget | None) -> None:
         budget.charge(sum(each.words // 2 - 1 for each in cells.reshape(-1) if each is not None))
 
 
-def _whole(joined: Joined[L], pool: Pool, budget: Budget | None) -> JoinedHistograms[L]:
+def as_objects(joined: Joined[L], pool: Pool, budget: Budget | None) -> JoinedHistograms[L]:
+    """Histograms that floats don't stand between, from their numbers."""
     cells = np.full(joined.values.shape, None, dtype=object)
     for row, line in enumerate(joined.timeline_of.tolist()):
         timeline = joined.timelines[line]
@@ -190,6 +223,7 @@ def _believed(
 
 
 def _together(parts: list[_Part[L]], dropped: int, budget: Budget | None) -> JoinedHistograms[L]:
+    """Histograms that floats don't stand between, from their numbers."""
     cells = np.full((len(parts), max(len(found) for _, found, _ in parts)), None, dtype=object)
     for row, (_, found, _) in enumerate(parts):
         cells[row, : len(found)] = found
@@ -202,8 +236,10 @@ def batches(
     floats: Sequence[Piece[Labels]], histograms: Sequence[Piece[Labels]], pool: Pool, budget: Budget | None
 ) -> Iterator[RowBatch]:
     """As `common.tsdb.join.join`, for both kinds."""
-    for joined in join_kinds(floats, histograms, pool, budget):
-        if isinstance(joined, Joined):
+    for joined in join_kinds(floats, histograms, pool, budget, _in_columns):
+        if isinstance(joined, RowBatch):
+            yield joined
+        elif isinstance(joined, Joined):
             yield RowBatch(joined.labels, joined.values, joined.timelines, joined.timeline_of)
         else:
             yield _batch(joined)
@@ -219,4 +255,42 @@ def _batch(joined: JoinedHistograms[Labels]) -> RowBatch:
         starts[row, : len(times)] = [0 if each is None else each.start for each in cells]
     known = starts if starts.any() else None
     values = np.zeros(shown.shape)
-    return RowBatch(joined.labels, values, joined.timelines, joined.timeline_of, ValueKind.HISTOGRAM, known, shown)
+    return RowBatch(
+        joined.labels, values, joined.timelines, joined.timeline_of, ValueKind.HISTOGRAM, known, Grid.of(shown)
+    )
+
+
+def _in_columns(joined: Joined[Labels], pool: Pool, budget: Budget | None) -> RowBatch:
+    lines = joined.timelines
+    lengths = lines.lengths[joined.timeline_of]
+    numbers = joined.values[:, : int(lengths.max())]
+    shape = numbers.shape
+    there = np.arange(shape[1]) < lengths[:, None]
+    if lines.stale is not None:
+        there &= ~lines.stale[joined.timeline_of, : shape[1]]
+    where = np.flatnonzero(there)
+    after, starts = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    late = np.zeros(shape, np.bool_)
+    parts = []
+    words = 0
+    for lot, of, mine in pool.lots(numbers.reshape(-1)[where].astype(np.int64)):
+        to = where[mine]
+        after.reshape(-1)[to], starts.reshape(-1)[to], late.reshape(-1)[to] = lot.after[of], lot.start[of], lot.late[of]
+        place = np.full(len(lot), -1, np.intp)
+        place[of] = to
+        for columns, rows in lot.parts:
+            used = np.flatnonzero(place[rows] >= 0)
+            if len(used):
+                words += len(used) * ((29 + columns.spread.width + len(columns.kind.custom)) // 2 - 1)
+                parts.append((columns.take(used), place[rows[used]]))
+    if budget is not None:
+        budget.charge(words)
+    grid = in_columns(parts, shape[0] * shape[1])
+    times = lines.times[joined.timeline_of, : shape[1]]
+    # Hints that are about another sample than that before are not believed.
+    doubtful = np.zeros(shape, np.bool_)
+    doubtful[:, 1:] = ~there[:, :-1] | late[:, :-1] | (times[:, 1:] - times[:, :-1] != after[:, 1:])
+    grid = grid.unhinted((doubtful & (after != 0)).reshape(-1))
+    histograms = Grid(grid.places.reshape(shape), grid.blocks)
+    known = starts if starts.any() else None
+    return RowBatch(joined.labels, np.zeros(shape), lines, joined.timeline_of, ValueKind.HISTOGRAM, known, histograms)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from common.errors import FormatError
 from common.frames.varint import Reader, put_uvarint, put_varint
 from common.histogram import CUSTOM_SCHEMA, EMPTY_SIDE, MAX_BUCKETS, FloatHistogram, ResetHint, Side
+from common.histogram_grid import HEAD, Columns, Index, Kind, Spread
 from common.labels import Labels
-from common.tsdb.ints import get_ints, put_ints
+from common.tsdb.ints import get_ints, get_many, put_ints
 from common.tsdb.rows import Group, encode_rows
 
 MIN_KEPT_SCHEMA: Final = -4
@@ -81,6 +82,56 @@ class _Layout:
             self.custom,
             hint,
         )
+
+    @property
+    def spread(self) -> Spread:
+        """From the first to the last bucket of each side."""
+        return Spread(_reach(self.positive), _reach(self.negative))
+
+    def columns(self, totals: NDArray[np.float64], numbers: NDArray[np.float64], hints: NDArray[np.uint8]) -> Columns:
+        """From sums of observations [N], and count, zero count and buckets [N, numbers]."""
+        spread = self.spread
+        if len(self.positive) < 2 and len(self.negative) < 2:
+            out = np.empty((len(totals), spread.width))
+            out[:, HEAD:] = numbers[:, 2:]
+        else:
+            out = np.zeros((len(totals), spread.width))
+            at, to = 2, HEAD
+            for spans, (first, end) in ((self.positive, spread.positive), (self.negative, spread.negative)):
+                for begin, length in spans:
+                    out[:, to + begin - first : to + begin - first + length] = numbers[:, at : at + length]
+                    at += length
+                to += end - first
+        out[:, 0], out[:, 1], out[:, 2] = numbers[:, 0], totals, numbers[:, 1]
+        return Columns(Kind(self.schema, self.threshold, self.custom), spread, out, hints)
+
+
+def _reach(spans: Spans) -> tuple[int, int]:
+    return (spans[0][0], spans[-1][0] + spans[-1][1]) if spans else (0, 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lot:
+    """Histograms in columns, with their positions among `size` samples, the others of which are staleness markers.
+
+    `after`, `start` int64 [size] and `late` bool [size] are as in Stored.
+    """
+
+    parts: Sequence[tuple[Columns, Index]]
+    after: NDArray[np.int64]
+    start: NDArray[np.int64]
+    late: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.after)
+
+    def stored(self) -> list[Stored | None]:
+        """The samples as objects, None for a marker."""
+        out: list[Stored | None] = [None] * len(self)
+        for columns, where in self.parts:
+            for at, histogram in zip(where.tolist(), columns.histograms(), strict=True):
+                out[at] = Stored(histogram, int(self.after[at]), int(self.start[at]), bool(self.late[at]))
+        return out
 
 
 def _side(spans: Spans, counts: NDArray[np.float64]) -> Side:
@@ -225,6 +276,67 @@ def decode(data: bytes) -> Stored:
     return Stored(layout.histogram(numbers, total, ResetHint(flags & _HINT)), after, start, bool(flags & _LATE))
 
 
+def decode_all(items: Sequence[bytes]) -> Lot:
+    """Many samples at once, empty ones for staleness markers; FormatError for anything else."""
+    groups: dict[tuple[bytes, int], list[int]] = {}
+    prefix, size, mine = b"", 0, list[int]()
+    for at, item in enumerate(items):
+        # Samples of one series look alike up to their numbers.
+        if len(item) != size or not item.startswith(prefix):
+            if not item:
+                continue
+            prefix, size = _prefix(item), len(item)
+            mine = groups.setdefault((prefix, size), [])
+        mine.append(at)
+    afters, starts = np.zeros(len(items), np.int64), np.zeros(len(items), np.int64)
+    late = np.zeros(len(items), np.bool_)
+    parts = []
+    for (prefix, size), places in groups.items():
+        where = np.array(places, np.intp)
+        flags, after, start, layout = _head(prefix)
+        afters[where], starts[where], late[where] = after, start, bool(flags & _LATE)
+        table = np.frombuffer(b"".join([items[at] for at in places]), np.uint8).reshape(-1, size)[:, len(prefix) :]
+        totals = np.ascontiguousarray(table[:, :8]).view("<f8")[:, 0]
+        numbers = _numbers(table[:, 8:], bool(flags & _INTEGERS), layout.numbers)
+        parts.append((layout.columns(totals, numbers, np.full(len(where), flags & _HINT, np.uint8)), where))
+    return Lot(parts, afters, starts, late)
+
+
+def _prefix(item: bytes) -> bytes:
+    """What stands before a sample's sum."""
+    reader = Reader(item)
+    flags = reader.byte()
+    if flags & _AFTER:
+        reader.uvarint()
+    if flags & _START:
+        reader.varint()
+    reader.take(reader.uvarint())
+    return item[: reader.at]
+
+
+def _head(prefix: bytes) -> tuple[int, int, int, _Layout]:
+    reader = Reader(prefix)
+    flags = reader.byte()
+    after = reader.uvarint() if flags & _AFTER else 0
+    start = reader.varint() if flags & _START else 0
+    return flags, after, start, _layout(reader.take(reader.uvarint()))
+
+
+def _numbers(table: NDArray[np.uint8], integers: bool, count: int) -> NDArray[np.float64]:
+    """The numbers of samples that stand in rows of bytes: [N, count]."""
+    if not integers:
+        if table.shape[1] != 8 * count:
+            raise FormatError(f"histograms with {table.shape[1]} bytes for {count} numbers")
+        return np.ascontiguousarray(table).view("<f8")
+    reader = Reader(table[0].tobytes())
+    found, width = reader.uvarint(), reader.byte()
+    begin = reader.at
+    whole = found == count and table.shape[1] == begin + count * width and width in (1, 2, 4, 8)
+    if not whole or (table[:, :begin] != table[0, :begin]).any():
+        raise FormatError(f"histograms with {found} numbers instead of {count}")
+    return get_many(table[:, begin:], count).astype(np.float64)
+
+
 def encode_group(rows: Sequence[Sequence[Stored | None]]) -> bytes:
     """A row group: histograms of each row in order of time, None for a staleness marker."""
     bodies = [_encode_row(row) for row in rows]
@@ -294,26 +406,29 @@ class HistogramGroup:
 
     def decode(self, row: int) -> list[Stored | None]:
         """The samples of a row; FormatError if they are damaged."""
+        return self.lot(row).stored()
+
+    def lot(self, row: int) -> Lot:
+        """The same in columns."""
         reader = Reader(self._body[int(self._starts[row]) : int(self._ends[row])])
         layout_of, flags, after, start = (get_ints(reader) for _ in range(4))
-        out: list[Stored | None] = [None] * len(layout_of)
+        parts = []
         if not len(layout_of) == len(flags) == len(after) == len(start):
             raise FormatError("a row of histograms whose lists differ in length")
         for number in range(1, 1 + reader.uvarint()):
             layout = _layout(reader.take(reader.uvarint()))
-            slots = np.flatnonzero(layout_of == number).tolist()
+            slots = np.flatnonzero(layout_of == number)
             found = [Group(reader.take(reader.uvarint())).decode() for _ in range(reader.uvarint())]
             width = sum(each.shape[1] for each in found)
             if width != len(slots) or any(len(each) != layout.numbers + 1 for each in found):
                 raise FormatError("a row of histograms whose matrices don't fit")
-            columns = np.concatenate(found, axis=1).T if found else np.empty((0, 0))
-            for slot, values in zip(slots, columns, strict=True):
-                numbers = np.concatenate((values[:2], values[3:]))
-                hint = ResetHint(int(flags[slot]) & _HINT)
-                histogram = layout.histogram(numbers, float(values[2]), hint)
-                out[slot] = Stored(histogram, int(after[slot]), int(start[slot]), bool(flags[slot] & _LATE))
+            if len(slots):
+                values = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+                numbers = np.concatenate((values[:2], values[3:])).T
+                hints = (flags[slots] & _HINT).astype(np.uint8)
+                parts.append((layout.columns(values[2], numbers, hints), slots))
         reader.end()
-        return out
+        return Lot(parts, after, start, (flags & _LATE) != 0)
 
 
 def check_histogram(histogram: FloatHistogram, labels: Labels, most: int) -> None:

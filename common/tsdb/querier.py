@@ -12,6 +12,7 @@ from typing import Final, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from common.histogram_grid import Grid
 from common.labels import Labels, Matcher
 from common.sample import MetricMeta, Millis
 
@@ -95,7 +96,7 @@ class RowBatch:
     A NaN in `values` is a real NaN sample. `timeline_of` is intp [S], an index into `timelines`. The array `values`
     is the reader's: it may change it.
 
-    Of kind HISTOGRAM the samples are `histograms[s, :T]` (object [S, max T] of common.histogram.FloatHistogram) and
+    Of kind HISTOGRAM the samples are `histograms[s, :T]` ([S, max T], None for markers and padding) and
     `values` means nothing; batches of this kind come before those of floats.
 
     `starts` int64 [S, max T], where known, are the samples' start timestamps, ms, 0 for unknown.
@@ -107,7 +108,7 @@ class RowBatch:
     timeline_of: NDArray[np.intp]
     kind: ValueKind = ValueKind.FLOAT
     starts: NDArray[np.int64] | None = None
-    histograms: NDArray[np.object_] | None = None
+    histograms: Grid | None = None
 
 
 class Budget(Protocol):

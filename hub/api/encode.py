@@ -10,6 +10,7 @@ import orjson
 from numpy.typing import NDArray
 
 from common.histogram import FloatHistogram
+from common.histogram_grid import Grid
 from common.labels import Labels
 from common.promql.gotext import plain_float
 from common.rules.format import sample_text
@@ -107,7 +108,7 @@ def separated(items: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def vector(
-    labels: Sequence[Labels], row: NDArray[np.float64], ms: int, histograms: NDArray[np.object_] | None = None
+    labels: Sequence[Labels], row: NDArray[np.float64], ms: int, histograms: Grid | None = None
 ) -> Iterator[bytes]:
     """The result list of an instant query, in pieces: one value of each series, or its histogram where there is one."""
     found = values(np.ascontiguousarray(row))
@@ -281,20 +282,20 @@ def series(
     row: NDArray[np.float64],
     presence: NDArray[np.bool_] | None,
     timestamps: NDArray[np.int64],
-    histograms: NDArray[np.object_] | None,
+    histograms: Grid | None,
 ) -> bytes:
-    """One series with its floats under `values` and its histograms (object [K], None elsewhere) under `histograms`."""
+    """One series with its floats under `values` and its histograms ([K], None elsewhere) under `histograms`."""
     if histograms is None:
         (text,) = encoder.rows(row[None], None if presence is None else presence[None])
         return b'{"metric":%b,"values":[%b]}' % (metric(labels), text)
     there = np.ones(len(row), np.bool_) if presence is None else presence
-    native = there & histograms.astype(np.bool_)
+    native = there & histograms.there
     parts = [b'{"metric":' + metric(labels)]
     if (there & ~native).any() or not native.any():
         (text,) = encoder.rows(row[None], (there & ~native)[None])
         parts.append(b'"values":[%b]' % text)
     if native.any():
-        pairs = zip(timestamps[native].tolist(), histograms[native].tolist(), strict=True)
+        pairs = zip(timestamps[native].tolist(), histograms[native].cells, strict=True)
         parts.append(b'"histograms":[' + b",".join(_histogram(ms, each) for ms, each in pairs) + b"]")
     return b",".join(parts) + b"}"
 
@@ -304,11 +305,11 @@ def matrix(
     rows: NDArray[np.float64],
     presence: NDArray[np.bool_],
     timestamps: NDArray[np.int64],
-    histograms: NDArray[np.object_] | None = None,
+    histograms: Grid | None = None,
 ) -> Iterator[bytes]:
     """The result list of a range query, in pieces: rows float64 [S, K], presence bool [S, K]; empty rows left out.
 
-    `histograms` object [S, K] holds what stands in place of values, None elsewhere.
+    `histograms` [S, K] holds what stands in place of values, None elsewhere.
     """
     encoder = MatrixEncoder(timestamps)
     if histograms is not None:

@@ -40,7 +40,7 @@ def newest(
                 if line.stale is not None and line.stale[last]:
                     found[labels] = (labels, at, None)
                 elif batch.histograms is not None:
-                    found[labels] = (labels, at, batch.histograms[row, last])
+                    found[labels] = (labels, at, batch.histograms[row, [last]].tolist()[0])
                 else:
                     found[labels] = (labels, at, float(batch.values[row, last]))
             budget.release_batch()

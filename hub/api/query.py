@@ -511,7 +511,9 @@ def _rows(result: Result, most: int) -> Answer:
         return Answer([("string", result.string)], 1, notes)
     if result.matrix is not None:
         values = result.matrix.values[:most, 0].tolist()
-        native = [None] * len(values) if result.matrix.histograms is None else result.matrix.histograms[:most, 0]
+        native = (
+            [None] * len(values) if result.matrix.histograms is None else result.matrix.histograms[:most, 0].tolist()
+        )
         rows = [
             (series_text(labels), sample_text(value) if histogram is None else str(histogram))
             for labels, value, histogram in zip(result.matrix.labels[:most], values, native, strict=True)

@@ -478,7 +478,7 @@ async def test_a_recorded_histogram_is_stored_and_ends(clock: FakeClock, tmp_pat
     await rules.evaluate("r.yml;g", Millis(now + 600_000))
     (batch,) = store.select([Matcher(MatchType.EQ, "__name__", "total")], Millis(0), Millis(2**60))
     assert batch.histograms is not None
-    first, second = batch.histograms[0].tolist()
+    first, second = batch.histograms.cells[0].tolist()
     assert (first.count, first.sum, second) == (4.0, 6.0, None)
     assert [alert.value for alert in rules.alerts()] == []
     store.close()

@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry
 from common.clock import SystemClock
 from common.errors import QueryError
 from common.histogram import FloatHistogram
+from common.histogram_grid import Grid
 from common.labels import EMPTY, Labels
 from common.promql.ast import ValueType
 from common.promql.engine import Engine, EngineOptions, Result
@@ -201,7 +202,7 @@ def _series(metric: dict[str, str], points: list[Any]) -> Series:
     times = np.array([round(at * 1000) for at, _ in points], np.int64)
     values = np.array([0.0 if isinstance(value, dict) else float(value) for _, value in points])
     cells = np.array([Shown(value) if isinstance(value, dict) else None for _, value in points] + [None], object)[:-1]
-    return Series(Labels.of(metric), times, values, cells)
+    return Series(Labels.of(metric), times, values, Grid.of(cells))
 
 
 def _matrix(series: list[tuple[dict[str, str], list[Any]]], times: list[int]) -> Matrix:
@@ -218,7 +219,7 @@ def _matrix(series: list[tuple[dict[str, str], list[Any]]], times: list[int]) ->
             else:
                 values[row, step] = float(value)
     labels = [Labels.of(metric) if metric else EMPTY for metric, _ in series]
-    return Matrix(labels, values, presence, np.array([Millis(time) for time in times], np.int64), cells)
+    return Matrix(labels, values, presence, np.array([Millis(time) for time in times], np.int64), Grid.of(cells))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -77,7 +77,7 @@ def apply(ev: "Evaluator", node: Call, source: MatrixSelector, steps: "Steps") -
     position = unwrap(node.args[0]).span.start
     for series in mixed.values():
         ev.budget.check()
-        steps.load(window_loads(series, starts - before, ends + behind))
+        steps.load(window_loads([series.real()], starts - before, ends + behind))
 
         def of_floats(floats: Samples) -> tuple[Floats, Bools]:
             values, there = compute(np.asarray(floats.values, dtype=np.float64)[None], floats.times)

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.histogram import FloatHistogram
+from common.histogram_grid import Columns
 from common.labels import Labels
-from common.promql import buckets, gonumber, nativehist
+from common.promql import buckets, gonumber, nativecolumns, nativehist
 from common.promql.ast import Call, Expr
 from common.promql.gotext import quote, short_float
 from common.promql.labelcache import Numbering, by_number
@@ -215,7 +216,10 @@ def fraction(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
             ev.notes.info(with_name(ev, what, labels), unwrap(node.args[2]).span.start)
         return value
 
-    parts = [_each(native, one)]
+    def many(columns: Columns, k: NDArray[np.intp]) -> Floats | None:
+        return nativecolumns.fraction(lower[k], upper[k], columns)
+
+    parts = [_each(native, one, many)]
     parts.append(
         compute(ev, source, lambda u, c, at: (buckets.fraction(lower[at], upper[at], u, c), None), node.args[2])
     )
@@ -245,14 +249,34 @@ def _both(ev: "Evaluator", matrix: Matrix, arg: Expr) -> tuple[Matrix, Classic]:
     return replace(native, presence=presence).without_empty(), source
 
 
-def _each(matrix: Matrix, function: Callable[[FloatHistogram, Labels, int], float]) -> Matrix:
-    """`function` of every histogram: (histogram, labels, step) -> value."""
+def _each(
+    matrix: Matrix,
+    one: Callable[[FloatHistogram, Labels, int], float],
+    many: Callable[[Columns, NDArray[np.intp]], Floats | None],
+) -> Matrix:
+    """A function of every histogram: `one` (histogram, labels, step) -> value, `many` (histograms, steps) -> values.
+
+    The latter gets what is regular for nativecolumns, and gives None if it leaves that to the former.
+    """
     values = np.zeros(matrix.presence.shape)
     mask = matrix.is_histogram()
     if mask is None or matrix.histograms is None:
         return replace(matrix, values=values, presence=np.zeros_like(matrix.presence), histograms=None)
-    for s, k in np.argwhere(mask).tolist():
-        values[s, k] = function(matrix.histograms[s, k], matrix.labels[s], k)
+    flat = values.reshape(-1)
+    left = mask.copy()
+    for block, where, rows in matrix.histograms.parts(mask):
+        if not isinstance(block, Columns):
+            continue
+        columns = block.take(rows)
+        fit = np.flatnonzero(nativecolumns.regular(columns))
+        with np.errstate(all="ignore"):
+            found = many(columns.take(fit), where[fit] % mask.shape[1])
+        if found is not None:
+            flat[where[fit]] = found
+            left.reshape(-1)[where[fit]] = False
+    cells = matrix.histograms.only(left).cells
+    for s, k in np.argwhere(left).tolist():
+        values[s, k] = one(cells[s, k], matrix.labels[s], k)
     return Matrix(matrix.labels, values, mask, matrix.timestamps)
 
 
@@ -267,27 +291,30 @@ def native_quantile(ev: "Evaluator", matrix: Matrix, q: Floats, arg: Expr) -> Ma
             ev.notes.info(with_name(ev, what, labels), unwrap(arg).span.start)
         return value
 
-    return _each(matrix, one)
+    return _each(matrix, one, lambda columns, k: nativecolumns.quantile(q[k], columns))
 
 
-_OF_NATIVE: dict[str, Callable[[FloatHistogram], float]] = {
-    "histogram_avg": lambda h: float(np.float64(h.sum) / h.count),
-    "histogram_count": lambda h: h.count,
-    "histogram_stddev": lambda h: float(np.sqrt(nativehist.variance(h))),
-    "histogram_stdvar": nativehist.variance,
-    "histogram_sum": lambda h: h.sum,
+_OF_NATIVE: dict[str, tuple[Callable[[FloatHistogram], float], Callable[[Columns], Floats]]] = {
+    "histogram_avg": (lambda h: float(np.float64(h.sum) / h.count), lambda c: c.numbers[:, 1] / c.numbers[:, 0]),
+    "histogram_count": (lambda h: h.count, lambda c: c.numbers[:, 0]),
+    "histogram_stddev": (
+        lambda h: float(np.sqrt(nativehist.variance(h))),
+        lambda c: np.sqrt(nativecolumns.variance(c)),
+    ),
+    "histogram_stdvar": (nativehist.variance, nativecolumns.variance),
+    "histogram_sum": (lambda h: h.sum, lambda c: c.numbers[:, 1]),
 }
 OF_NATIVE = tuple(_OF_NATIVE)
 
 
 def of_native(ev: "Evaluator", node: Call, steps: "Steps") -> Iterator[Matrix]:
     """`histogram_count`, `_sum`, `_avg`, `_stddev`, `_stdvar` of native histograms; floats give nothing."""
-    function = _OF_NATIVE[node.func]
+    one, many = _OF_NATIVE[node.func]
 
     def parts() -> Iterator[Matrix]:
         for part in ev.stream(node.args[0], steps):
             with np.errstate(all="ignore"):
-                result = _each(part, lambda histogram, _labels, _k: function(histogram))
+                result = _each(part, lambda histogram, _labels, _k: one(histogram), lambda columns, _k: many(columns))
             yield replace(result, drop_name=part.drop_name).without_empty()
 
     yield from ev.dropped(node.args[0], parts(), steps)

@@ -1,16 +1,18 @@
 """Functions of range vectors that hold native histograms: window by window."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from common.histogram import Accumulator, FloatHistogram, IncompatibleError, ResetHint
-from common.promql import windows
+from common.histogram_grid import Grid
+from common.promql import column_ranges, windows
 from common.promql.gotext import quote
-from common.promql.matrix import Floats, Matrix, Times
+from common.promql.matrix import Bools, Floats, Matrix, Times
 from common.promql.mixed import MixedSeries, Samples
 
 if TYPE_CHECKING:
@@ -55,53 +57,137 @@ class Remarks:
         self.ev.notes.info(f"{RECONCILED} {operation}", self.position)
 
 
+def groups(series: Iterable[MixedSeries]) -> Iterator[list[MixedSeries]]:
+    """Series, less staleness markers, as `evaluate` takes them at once: those without floats that share columns."""
+    waiting: list[MixedSeries] = []
+    for raw in series:
+        each = raw.real()
+        if waiting and (len(each.floats.times) or waiting[0].histograms.grid.blocks is not each.histograms.grid.blocks):
+            yield waiting
+            waiting = []
+        if len(each.floats.times):
+            yield [each]
+        else:
+            waiting.append(each)
+    if waiting:
+        yield waiting
+
+
 def evaluate(
     ev: "Evaluator",
     func: str,
     position: int,
-    series: MixedSeries,
+    group: Sequence[MixedSeries],
     starts: Times,
     ends: Times,
     timestamps: Times,
     kernel: Kernel,
 ) -> Matrix | None:
-    """`func` over one series at all steps; None if it gives nothing."""
-    series = series.real()
-    remarks = Remarks(ev, series.labels.name, position)
-    float_lo, float_hi = windows.bounds(series.floats.times, starts, ends)
-    lo, hi = windows.bounds(series.histograms.times, starts, ends)
-    count = len(ends)
-    values, presence = np.zeros(count), np.zeros(count, dtype=np.bool_)
-    cells = np.full(count, None, dtype=object)
-    if len(series.floats.times):
-        result, least = kernel(series.floats)
-        presence = float_hi - float_lo >= least
-        values = np.where(presence, result, 0.0)
+    """`func` over the series of a group at all steps; None if it gives nothing. `kernel` is for the floats of one."""
+    shape = len(group), len(ends)
+    values, presence = np.zeros(shape), np.zeros(shape, dtype=np.bool_)
+    floats, alone = group[0].floats, len(group[0].floats.times) > 0
+    float_lo, float_hi = windows.bounds(floats.times, starts, ends)
+    if alone:
+        result, least = kernel(floats)
+        presence[0] = float_hi - float_lo >= least
+        values[0] = np.where(presence[0], result, 0.0)
+    lo, hi = np.zeros(shape, np.intp), np.zeros(shape, np.intp)
+    for row, series in enumerate(group):
+        lo[row], hi[row] = windows.bounds(series.histograms.times, starts, ends)
+    left = hi > lo
     handler = _HANDLERS[func]
-    for k in np.flatnonzero(hi > lo).tolist():
-        window = Window(
-            remarks,
-            part_of(series.floats, float_lo[k], float_hi[k]),
-            part_of(series.histograms, lo[k], hi[k]),
-            int(starts[k]),
-            int(ends[k]),
-            float(values[k]) if presence[k] else None,
-        )
-        value = handler(window)
-        presence[k] = value is not None
-        if isinstance(value, FloatHistogram):
-            cells[k] = value
-        elif value is not None:
-            values[k] = value
-    if not presence.any():
+    grid = Grid.none(shape)
+    if not alone:
+        if handler is _floats_only or not left.any():
+            return None
+        found = _in_columns(func, group, lo, hi, left, starts, ends)
+        if found is not None:
+            where = left.copy()
+            left[where] = ~found.done
+            values[where] = found.values
+            presence[where] = found.there | found.grid.there
+            grid.places[where] = found.grid.places
+            grid = Grid(grid.places, found.grid.blocks)
+    if left.any():
+        grid = grid.filled(_one_by_one(ev, handler, position, group, lo, hi, left, starts, ends, values, presence))
+    kept = np.flatnonzero(presence.any(axis=1))
+    if not len(kept):
         return None
-    flags = np.ones(1, dtype=np.bool_) if series.drop_name else None
-    return Matrix([series.labels], values[None], presence[None], timestamps, cells[None], flags)
+    flags = np.array([series.drop_name for series in group])
+    matrix = Matrix(
+        [series.labels for series in group], values, presence, timestamps, grid, flags if flags.any() else None
+    )
+    return matrix if len(kept) == len(group) else matrix.rows(kept)
+
+
+def _in_columns(
+    func: str,
+    group: Sequence[MixedSeries],
+    lo: NDArray[np.intp],
+    hi: NDArray[np.intp],
+    where: Bools,
+    starts: Times,
+    ends: Times,
+) -> column_ranges.Found | None:
+    """The windows `where` [S, K] of series without floats, as far as columns go."""
+    parts = [series.histograms for series in group]
+    first = np.cumsum([0, *(len(part.times) for part in parts)])[:-1, None]
+    samples = Samples(
+        np.concatenate([part.times for part in parts]),
+        Grid(np.concatenate([part.grid.places for part in parts]), parts[0].grid.blocks),
+        np.concatenate([part.stale for part in parts]),
+        np.concatenate([part.starts for part in parts]),
+    )
+    limits = (np.broadcast_to(each, where.shape)[where] for each in (starts, ends))
+    return column_ranges.evaluate(func, samples, (lo + first)[where], (hi + first)[where], *limits)
+
+
+def _one_by_one(
+    ev: "Evaluator",
+    handler: "Callable[[Window], Value]",
+    position: int,
+    group: Sequence[MixedSeries],
+    lo: NDArray[np.intp],
+    hi: NDArray[np.intp],
+    left: Bools,
+    starts: Times,
+    ends: Times,
+    values: Floats,
+    presence: Bools,
+) -> Grid:
+    """The windows `left` [S, K]: fills in values and presence, and gives the histograms."""
+    cells = np.full(left.shape, None, dtype=object)
+    for row in np.flatnonzero(left.any(axis=1)).tolist():
+        series = group[row]
+        remarks = Remarks(ev, series.labels.name, position)
+        float_lo, float_hi = windows.bounds(series.floats.times, starts, ends)
+        steps = np.flatnonzero(left[row])
+        first = int(lo[row, steps].min())
+        histograms = part_of(series.histograms, first, int(hi[row, steps].max()))
+        # Made once, not once a window.
+        _ = histograms.values
+        for k in steps.tolist():
+            window = Window(
+                remarks,
+                part_of(series.floats, float_lo[k], float_hi[k]),
+                part_of(histograms, lo[row, k] - first, hi[row, k] - first),
+                int(starts[k]),
+                int(ends[k]),
+                float(values[row, k]) if presence[row, k] else None,
+            )
+            value = handler(window)
+            presence[row, k] = value is not None
+            if isinstance(value, FloatHistogram):
+                cells[row, k] = value
+            elif value is not None:
+                values[row, k] = value
+    return Grid.of(cells)
 
 
 def part_of(samples: Samples, lo: int, hi: int) -> Samples:
     window = slice(int(lo), int(hi))
-    return Samples(samples.times[window], samples.values[window], samples.stale[window], samples.starts[window])
+    return Samples(samples.times[window], samples.source[window], samples.stale[window], samples.starts[window])
 
 
 @dataclass(slots=True)

@@ -231,18 +231,18 @@ def _apply(
             else:
                 yield from _together(ev, node, function, stacks.real(batch), starts, ends, steps, args, load)
 
-    for series in mixed.values():
+    for group in mixed_ranges.groups(mixed.values()):
         ev.budget.check()
-        load(window_loads(series, starts, ends))
+        load(window_loads(group, starts, ends))
 
-        def of_floats(floats: Samples, series: MixedSeries = series) -> tuple[Floats, int]:
+        def of_floats(floats: Samples, series: MixedSeries = group[0]) -> tuple[Floats, int]:
             rows = selectors.Rows([series.labels], np.asarray(floats.values, dtype=np.float64)[None], floats.times)
             return kernel(rows, *windows.bounds(floats.times, starts, ends))[0], function.least
 
         if node.func == "quantile_over_time":
-            lo, hi = windows.bounds(series.real().floats.times, starts, ends)
+            lo, hi = windows.bounds(group[0].floats.times, starts, ends)
             _check_quantile(ev, node, args[0][hi > lo])
-        part = mixed_ranges.evaluate(ev, node.func, position, series, starts, ends, steps.times, of_floats)
+        part = mixed_ranges.evaluate(ev, node.func, position, group, starts, ends, steps.times, of_floats)
         if part is not None:
             yield part
 

@@ -16,6 +16,7 @@ from common.exposition.encode import Format
 from common.exposition.parse import Format as Syntax
 from common.frames.model import SourceId
 from common.histogram import FloatHistogram
+from common.histogram_grid import Grid
 from common.labels import Labels, Matcher, MatchType
 from common.sample import STALE_NAN, MetricMeta, MetricType, Millis, is_stale
 from common.testing import FakeClock
@@ -107,7 +108,7 @@ def test_native_histograms_are_left_out_and_counted() -> None:
         def select(self, *args, **named):
             line = Timeline(np.array([1000, 2000]))
             labels = [Labels.of(__name__="a")]
-            cells = np.full((1, 2), None, np.object_)
+            cells = Grid.none((1, 2))
             yield RowBatch(
                 labels, np.zeros((1, 2)), [line], np.zeros(1, np.intp), ValueKind.HISTOGRAM, histograms=cells
             )

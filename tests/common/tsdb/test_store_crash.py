@@ -52,7 +52,9 @@ def sizes(store: Store) -> dict[int, float | None]:
     found: dict[int, float | None] = {}
     for batch in store.select([Matcher(MatchType.EQ, "__name__", "native")], Millis(0), Millis(2**60)):
         assert batch.histograms is not None
-        for at, histogram in zip(batch.timelines[0].timestamps.tolist(), batch.histograms[0].tolist(), strict=True):
+        for at, histogram in zip(
+            batch.timelines[0].timestamps.tolist(), batch.histograms.cells[0].tolist(), strict=True
+        ):
             found[(at - START) // STEP] = histogram.count
     return found
 

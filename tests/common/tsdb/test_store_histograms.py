@@ -111,7 +111,7 @@ def content(batches: Iterable[RowBatch]) -> Content:
             for at, time in enumerate(line.timestamps.tolist()):
                 stale = line.stale is not None and bool(line.stale[at])
                 if batch.histograms is not None:
-                    cell: Cell = ("histogram", None if stale else batch.histograms[row, at])
+                    cell: Cell = ("histogram", None if stale else batch.histograms.cells[row, at])
                 else:
                     cell = ("float", None if stale else float(batch.values[row, at]))
                 assert time not in found.setdefault(labels, {})

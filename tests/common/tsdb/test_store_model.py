@@ -366,9 +366,9 @@ def content(batches: Iterable[RowBatch]) -> Content:
                 if batch.histograms is None:
                     cells[time] = float_cell(STALE_NAN if marker else float(batch.values[row, at]))
                     continue
-                cells[time] = native_cell(None if marker else batch.histograms[row, at])
+                cells[time] = native_cell(None if marker else batch.histograms.cells[row, at])
                 if not marker:
-                    native_ones[labels, time] = batch.histograms[row, at]
+                    native_ones[labels, time] = batch.histograms.cells[row, at]
     for (labels, time), value in native_ones.items():
         before = max((at for at in found[labels] if at < time), default=None)
         if value.hint is ResetHint.NOT_RESET and before is not None:

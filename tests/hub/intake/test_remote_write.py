@@ -355,5 +355,5 @@ async def test_a_histogram_is_empty_at_its_start(make: Make) -> None:
     (batch,) = receiver.store.select([Matcher(MatchType.EQ, "__name__", "h")], Millis(0), Millis(1 << 60))
     assert batch.histograms is not None
     assert batch.timelines[0].timestamps.tolist() == [50_000, 60_000, 75_000]
-    assert [each.count for each in batch.histograms[0]] == [0.0, 3.0, 3.0]
-    assert (batch.histograms[0, 0].schema, batch.histograms[0, 0].zero_threshold) == (2, 0.25)
+    assert [each.count for each in batch.histograms.cells[0]] == [0.0, 3.0, 3.0]
+    assert (batch.histograms.cells[0, 0].schema, batch.histograms.cells[0, 0].zero_threshold) == (2, 0.25)

@@ -568,7 +568,7 @@ async def test_classic_histograms_become_native_ones_if_asked_for(rig: Rig, keep
     assert native_kinds(rig) == {"1": [False, False, True]}
     (batch,) = rig.store.select([Matcher(MatchType.EQ, "__name__", "h")], Millis(0), Millis(2**60))
     assert batch.histograms is not None
-    first, second = batch.histograms[0, :2]
+    first, second = batch.histograms.cells[0, :2]
     assert (first.custom, first.positive.counts.tolist(), first.sum) == ((1.0,), [2.0, 1.0], 4.0)
     assert (second.count, second.positive.counts.tolist()) == (5.0, [2.0, 3.0])
     names = rig.store.series([[Matcher(MatchType.RE, "__name__", "h_.*")]], Millis(0), Millis(2**60))
@@ -653,7 +653,7 @@ async def test_native_histograms_are_empty_when_they_were_created(rig: Rig) -> N
     (batch,) = rig.store.select([Matcher(MatchType.EQ, "__name__", "h")], Millis(0), Millis(2**60))
     assert batch.histograms is not None
     assert batch.timelines[0].timestamps.tolist() == [1_000_500, 1_015_000, 1_030_000]
-    empty, whole, _ = batch.histograms[0, :3]
+    empty, whole, _ = batch.histograms.cells[0, :3]
     assert (empty.count, empty.schema, empty.zero_threshold, empty.hint) == (0.0, 1, 0.5, ResetHint.RESET)
     assert whole.count == 5.0
 
