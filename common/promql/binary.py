@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -134,7 +135,7 @@ def with_scalar(ev: "Evaluator", expr: Binary, vector: Matrix, other: Floats, sw
     return replace(vector, values=values, presence=presence, histograms=histograms)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Side:
     """One operand by signature: `of` [S] is each row's signature, of `count` in all."""
 
@@ -142,7 +143,7 @@ class _Side:
     of: Index
     count: int
 
-    @property
+    @cached_property
     def single(self) -> bool:
         """Whether no two rows have the same signature."""
         return int(np.bincount(self.of).max(initial=0)) <= 1
@@ -214,12 +215,13 @@ class _Matching:
         many, one = self._many, self._one
         steps = many.matrix.timestamps
         filled = self._fill_many is not None or self._fill_one is not None
-        some_left = np.logical_or.reduce(many.matrix.presence, axis=0)
-        some_right = np.logical_or.reduce(one.matrix.presence, axis=0)
-        active: Bools = (some_left | some_right) if filled else (some_left & some_right)
-        if not active.any():
-            return empty(steps)
-        self._refuse_duplicates_on_one_side(active)
+        if filled or not one.single:
+            some_left = np.logical_or.reduce(many.matrix.presence, axis=0)
+            some_right = np.logical_or.reduce(one.matrix.presence, axis=0)
+            active: Bools = (some_left | some_right) if filled else (some_left & some_right)
+            if not active.any():
+                return empty(steps)
+            self._refuse_duplicates_on_one_side(active)
         parts: list[Matrix] = []
         matched = np.zeros((many.count, len(steps)), dtype=np.bool_)
         lefts, rights = self._pairs()
@@ -270,11 +272,13 @@ class _Matching:
             )
 
     def _match(self, matched: Bools, labels: Sequence[Labels], signatures: Index, met: Bools) -> None:
-        """Note where rows of the many side found a partner (`met`), be it that a comparison leaves them out then.
+        """Note, if it is asked for, where rows of the many side found a partner (`met`), be it that a comparison leaves
+        them out then.
 
         Of one match group there may be one at a step, or their results must differ.
         """
-        np.logical_or.at(matched, signatures, met)
+        if self._fill_many is not None:
+            np.logical_or.at(matched, signatures, met)
         alone = self._matching.card is Cardinality.ONE_TO_ONE
         if len(set(signatures.tolist())) == len(labels) or not (alone or has_duplicates(labels)):
             return

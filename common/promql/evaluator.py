@@ -179,7 +179,7 @@ class Evaluator:
         """The instants, ms [K], that a selector with `offset` and `@ timestamp` looks at."""
         if timestamp is not None:
             return np.full(steps.count, timestamp - offset, dtype=np.int64)
-        return steps.times - offset
+        return steps.times - offset if offset else steps.times
 
     def select(self, node: VectorSelector, start: int, end: int, hints: SelectHints) -> Iterator[RowBatch]:
         """Batches from storage with start <= timestamp <= end, each charged to the budget while it is in hand."""

@@ -182,6 +182,13 @@ def newest(batch: RowBatch, timestamps: Times) -> Matrix | None:
 
     For one instant: the batch holds what lies between it and its lookback.
     """
+    if len(batch.timelines) == 1 and len(timestamps) == 1:
+        (line,) = batch.timelines
+        last = len(line.timestamps) - 1
+        if last < 0 or (line.stale is not None and line.stale[last]):
+            return None
+        there = np.ones((len(batch.labels), 1), np.bool_)
+        return Matrix(batch.labels, batch.values[:, last : last + 1], there, timestamps)
     lines = Timelines.of(batch.timelines)
     length = lines.lengths
     there = length > 0

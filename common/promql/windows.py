@@ -42,9 +42,7 @@ def take(values: Floats, index: Index) -> Floats:
 
 def at_times(times: Times, index: Index) -> Times:
     """Times of samples: [K] from shared `times` [T], [S, K] from times [S, T] of each row."""
-    index = np.clip(index, 0, times.shape[-1] - 1)
-    out: Times = times[..., index]
-    return out
+    return times.take(index, axis=-1, mode="clip")
 
 
 def last(values: Floats, lo: Index, hi: Index) -> Floats:

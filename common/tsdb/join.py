@@ -189,11 +189,11 @@ def join_rows(
     pieces = [piece for piece in pieces if len(piece.prints)]
     if not pieces:
         return
-    if len(pieces) == 1 and (alone := _alone(pieces[0], budget, max_cells)) is not None:
-        yield alone
-        return
     if (in_turn := _in_turn(pieces, budget, max_cells)) is not None:
         yield in_turn
+        return
+    if len(pieces) == 1 and (alone := _alone(pieces[0], budget, max_cells)) is not None:
+        yield alone
         return
     tables = _Tables(pieces)
     sizes = [len(piece.prints) for piece in pieces]
