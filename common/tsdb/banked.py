@@ -103,7 +103,7 @@ class Look:
         return [self.of.parts[at] for at in np.flatnonzero(self.low < self.high).tolist()]
 
     def pieces(self, cache: LabelCache, newest: bool) -> Iterator[Piece[Labels]]:
-        """At most one; if `newest` is all that is wanted and no cell may be missing, of the newest slots only."""
+        """At most one; if `newest` is all that is wanted, of the newest slots only."""
         of, low, high = self.of, self.low, self.high
         if len(low) == 1 and not of._ragged:
             first, last = int(high[0]) - 1 if newest else int(low[0]), int(high[0])
@@ -132,11 +132,10 @@ class Look:
         found = _Cells(of, low[line_of], width, rows)
         lines = Lines(times, lengths, None, arrival)
         if of._ragged:
-            ragged = found.ragged(lines, line_of)
+            ragged = found.newest(lines, line_of) if newest else found.ragged(lines, line_of)
             if ragged is None:
                 return
             found, lines, line_of = ragged
-
         yield Piece(of._prints[found.rows], lines, line_of, found.values, lambda some: found.labels(some, cache))
 
 
@@ -161,10 +160,7 @@ class _Cells:
 
     def ragged(self, lines: Lines, line_of: NDArray[np.intp]) -> "tuple[_Cells, Lines, NDArray[np.intp]] | None":
         """The same with lines that leave out missing cells and tell stale ones; without rows that have nothing left."""
-        states: NDArray[np.uint8] = cells(
-            self.of._bank.states, self.low, self.width, self.of._columns[self.rows]
-        ) ^ np.uint8(PRESENT)
-        states[np.arange(self.width) >= lines.lengths[line_of][:, None]] = ABSENT
+        states = self._states(lines, line_of)
         left = np.flatnonzero((states != ABSENT).any(axis=1))
         if not len(left):
             return None
@@ -182,3 +178,33 @@ class _Cells:
         arrival = np.take_along_axis(lines.arrival[base], order, axis=1)
         kept = Lines(times, lengths, stale if stale.any() else None, arrival)
         return _Cells(self.of, self.low[left], self.width, self.rows[left], order[kind_of]), kept, kind_of
+
+    def newest(self, lines: Lines, line_of: NDArray[np.intp]) -> "tuple[_Cells, Lines, NDArray[np.intp]] | None":
+        """As `ragged`, with the last cell only of each row that is not missing."""
+        states = self._states(lines, line_of)
+        there = states != ABSENT
+        left = np.flatnonzero(there.any(axis=1))
+        if not len(left):
+            return None
+        last = self.width - 1 - np.argmax(there[left, ::-1], axis=1)
+        stale = states[left, last] == STALE
+        marks, where, kind_of = np.unique(
+            2 * (line_of[left] * self.width + last) + stale, return_index=True, return_inverse=True
+        )
+        at = line_of[left[where]], last[where]
+        assert not isinstance(lines.arrival, int)
+        kept = Lines(
+            lines.times[at][:, None],
+            np.ones(len(marks), np.intp),
+            stale[where, None] if stale.any() else None,
+            lines.arrival[at][:, None],
+        )
+        return _Cells(self.of, self.low[left] + last, 1, self.rows[left]), kept, kind_of
+
+    def _states(self, lines: Lines, line_of: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """Of all cells, ABSENT behind the end of lines."""
+        states: NDArray[np.uint8] = cells(
+            self.of._bank.states, self.low, self.width, self.of._columns[self.rows]
+        ) ^ np.uint8(PRESENT)
+        states[np.arange(self.width) >= lines.lengths[line_of][:, None]] = ABSENT
+        return states

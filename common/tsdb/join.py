@@ -195,6 +195,9 @@ def join_rows(
     if len(pieces) == 1 and (alone := _alone(pieces[0], budget, max_cells)) is not None:
         yield alone
         return
+    if len(pieces) > 1 and (beside := _side_by_side(pieces, budget, max_cells)) is not None:
+        yield beside
+        return
     tables = _Tables(pieces)
     sizes = [len(piece.prints) for piece in pieces]
     prints = np.concatenate([piece.prints for piece in pieces])
@@ -298,6 +301,42 @@ def _in_turn(pieces: Sequence[Piece[L]], budget: Budget | None, max_cells: int) 
     timelines = Timelines(np.concatenate([line.timestamps for line in lines])[None], np.array([width], np.intp), stale)
     labels = pieces[0].labels(rows_of[0])
     return Joined(labels, np.concatenate(parts, axis=1), timelines, np.zeros(len(labels), np.intp), 0)
+
+
+def _side_by_side(pieces: Sequence[Piece[L]], budget: Budget | None, max_cells: int) -> Joined[L] | None:
+    """A batch of pieces of which no two have rows of one series, if that leaves half of its cells in use at least.
+
+    None for others, and where a piece has lines without rows.
+    """
+    rows = sum([len(piece.prints) for piece in pieces])
+    tables = {id(piece.lines): Lines.of(piece.lines) for piece in pieces}
+    widths = {mark: int(table.lengths.max()) for mark, table in tables.items()}
+    width = max(widths.values())
+    if rows * width > min(max_cells, 2 * sum([len(piece.prints) * widths[id(piece.lines)] for piece in pieces])):
+        return None
+    if len(set(np.concatenate([piece.prints for piece in pieces]).tolist())) < rows:
+        return None
+    bases = dict(zip(tables, np.cumsum([0, *map(len, tables.values())]).tolist(), strict=False))
+    timeline_of = np.concatenate([piece.line_of + bases[id(piece.lines)] for piece in pieces])
+    lengths = np.concatenate([table.lengths for table in tables.values()])
+    if not np.bincount(timeline_of, minlength=len(lengths)).all():
+        return None
+    if budget is not None:
+        budget.charge(int(lengths[timeline_of].sum()))
+    times, values = np.full((len(lengths), width), FAR, np.int64), np.zeros((rows, width))
+    stale = None if all(table.stale is None for table in tables.values()) else np.zeros(times.shape, np.bool_)
+    for mark, table in tables.items():
+        some, wide = slice(bases[mark], bases[mark] + len(table)), widths[mark]
+        times[some, :wide] = table.times[:, :wide]
+        if stale is not None and table.stale is not None:
+            stale[some, :wide] = table.stale[:, :wide]
+    labels: list[L] = []
+    for piece in pieces:
+        every = np.arange(len(piece.prints))
+        found = piece.values(every)[:, :width]
+        values[len(labels) : len(labels) + len(every), : found.shape[1]] = found
+        labels += piece.labels(every)
+    return Joined(labels, values, Timelines(times, lengths, stale), timeline_of, 0)
 
 
 class _Tables(Generic[L]):

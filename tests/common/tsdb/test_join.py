@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.labels import Labels
-from common.tsdb.join import Line, Piece, join
+from common.tsdb.join import Line, Lines, Piece, join
 
 Sample = tuple[int, float, bool]
 """Time, value, whether it is a staleness marker."""
@@ -98,3 +98,32 @@ def test_rows_of_pieces_become_one_each_be_they_in_turn_or_not(
     if two_in_one:
         pieces[:2] = [beside(*pieces[:2])]
     assert joined(pieces) == {name: [samples[time] for time in sorted(samples)] for name, samples in expected.items()}
+
+
+def test_rows_of_different_series_stand_side_by_side_on_the_lines_of_their_pieces() -> None:
+    far = 1 << 62
+    shared = Lines(
+        np.array([[1, 2, 3], [4, 5, far]], np.int64),
+        np.array([3, 2], np.intp),
+        np.array([[False, True, False], [False, False, False]]),
+        0,
+    )
+    other = Lines(np.array([[7, 8]], np.int64), np.array([2], np.intp), None, 0)
+    spare = Lines(np.array([[7, 8], [9, far]], np.int64), np.array([2, 1], np.intp), None, 0)
+
+    def part(name: int, lines: Lines, line_of: list[int]) -> Piece[Labels]:
+        values = 100.0 * name + np.arange(len(line_of) * 3, dtype=np.float64).reshape(-1, 3)
+        names = [Labels.of(row=f"{name}.{at}") for at in range(len(line_of))]
+        prints = np.array([1000 * name + at for at in range(len(line_of))], np.uint64)
+        return Piece(prints, lines, np.array(line_of), lambda rows: values[rows], lambda rows: [names[r] for r in rows])
+
+    for last in (other, spare):
+        pieces = [part(1, shared, [1, 0]), part(2, shared, [0]), part(3, last, [0])]
+        assert joined(pieces) == {
+            "1.0": [(4, 100.0, False), (5, 101.0, False)],
+            "1.1": [(1, 103.0, False), (2, 104.0, True), (3, 105.0, False)],
+            "2.0": [(1, 200.0, False), (2, 201.0, True), (3, 202.0, False)],
+            "3.0": [(7, 300.0, False), (8, 301.0, False)],
+        }
+        (batch,) = join(pieces)
+        assert len(batch.timelines) == 3
