@@ -61,6 +61,10 @@ bench-lag: $(VENV)/.dev ## the event loop under the worst queries beside intake,
 bench-scrape: $(VENV)/.dev ## CPU a scraped sample beside Prometheus: BENCH_DATA as gen.py made it of TEMPLATE, PROMETHEUS its binary
 	$(BIN)/python -m tests.bench.scrape --data $(BENCH_DATA) --template $(TEMPLATE) --prometheus $(or $(PROMETHEUS),prometheus) $(ARGS)
 
+.PHONY: bench-rules
+bench-rules: $(VENV)/.dev ## a hundred rules beside Prometheus 3, and whether both record the same: as bench-scrape
+	$(BIN)/python -m tests.bench.rules --data $(BENCH_DATA) --template $(TEMPLATE) --prometheus $(or $(PROMETHEUS),prometheus) $(ARGS)
+
 bench-pull: $(VENV)/.dev ## CPU and loop lag while frames are pulled from 100 and 1,000 agents: BENCH_DATA, TEMPLATE as for bench-scrape
 	$(BIN)/python -m tests.bench.pull --data $(BENCH_DATA) --template $(TEMPLATE) $(ARGS)
 
