@@ -8,6 +8,7 @@ in milliseconds by mistake is some other time, and never an error.
 import math
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from common.sample import Millis
@@ -135,6 +136,7 @@ def parse_float(text: str) -> float:
     raise ValueError(f'strconv.ParseFloat: parsing "{text}": invalid syntax')
 
 
+@lru_cache(maxsize=256)
 def parse_time(text: str) -> Moment:
     """Unix seconds with fraction or RFC 3339; ValueError otherwise."""
     try:
@@ -171,6 +173,7 @@ def _parse_date(text: str) -> Moment:
     return Moment(seconds, int((match.group(7) or "")[:9].ljust(9, "0")))
 
 
+@lru_cache(maxsize=256)
 def parse_span(text: str) -> int:
     """Nanoseconds of a number of seconds or a Prometheus duration; ValueError otherwise. May be negative."""
     try:

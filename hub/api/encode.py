@@ -14,7 +14,7 @@ from common.histogram_grid import Grid
 from common.labels import Labels
 from common.promql.gotext import plain_float
 from common.rules.format import sample_text
-from hub.api.decimals import DecimalRows
+from hub.api.decimals import SCALE, DecimalRows
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 """How bytes that are no UTF-8 stand in texts."""
@@ -209,7 +209,9 @@ class MatrixEncoder:
     def _decimal_rows(
         self, rows: NDArray[np.float64], presence: NDArray[np.bool_] | None, texts: list[bytes | None]
     ) -> None:
-        left = _left(texts)
+        # What a row begins with tells mostly what it consists of.
+        begins = rows[:, 0].tolist()
+        left = [row for row in _left(texts) if round(begins[row] * SCALE, 0) / SCALE == begins[row]]
         if not left:
             return
         if len(left) < len(rows):
@@ -256,7 +258,7 @@ _BLOCK_ROWS = 1 << 10
 """Rows of an instant query are encoded in blocks of so many, between which it can be given up."""
 _BLOCK_CELLS = 1 << 14
 """Rows are encoded in blocks of about this many cells, whose arrays stay in the cache."""
-_FEW_CELLS = 64
+_FEW_CELLS = 256
 """Below it array calls cost more than what they save."""
 _MAX_REMEMBERED = 2000
 """Longest axis that is kept for others."""

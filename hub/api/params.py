@@ -4,13 +4,15 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from urllib.parse import parse_qsl, unquote_to_bytes
+from functools import lru_cache
+from urllib.parse import unquote_plus, unquote_to_bytes
 
 from aiohttp import web
 from multidict import MultiDict
 
 from common.errors import FormatError, QueryError
 from common.labels import Matcher
+from common.promql.engine import REMEMBERED_LENGTH
 from common.promql.parser import parse_selector
 from common.times import FIRST, LAST, Moment, parse_span, parse_time
 from hub.api.envelope import ApiError, ErrorType, bad, bad_parameter
@@ -60,9 +62,27 @@ FORM = "application/x-www-form-urlencoded"
 def parse_form(body: bytes) -> Form:
     """The parameters of a form body."""
     try:
-        return MultiDict(parse_qsl(body.decode("utf-8"), keep_blank_values=True, max_num_fields=MAX_FIELDS))
+        text = body.decode("utf-8")
+        if text.count("&") >= MAX_FIELDS:
+            raise ValueError("Max number of fields exceeded")
     except ValueError as err:
         raise bad(f"error parsing form values: {err}") from None
+    form: Form = MultiDict()
+    for field in text.split("&"):
+        if field:
+            name, _, value = field.partition("=")
+            form.add(_plain(name), _plain(value))
+    return form
+
+
+def _plain(text: str) -> str:
+    if "%" not in text and "+" not in text:
+        return text
+    return _unquoted(text) if len(text) <= REMEMBERED_LENGTH else unquote_plus(text)
+
+
+_unquoted = lru_cache(maxsize=256)(unquote_plus)
+"""Most are queries, which repeat themselves."""
 
 
 def time_param(form: Form, name: str, default: Moment | None = None) -> Moment:
