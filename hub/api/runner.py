@@ -1,7 +1,7 @@
 """Runs blocking reads of the store off the event loop: bounded, with a deadline, cancelled with their request.
 
-Handing a query to a thread and back takes longer than many a panel's query itself. One whose like took less than a
-millisecond is therefore done on the event loop, unless the store is busy; should it take longer this time, it is given
+Handing a query to a thread and back takes longer than many a panel's query itself. One whose like took less than two
+milliseconds is therefore done on the event loop, unless the store is busy; should it take longer this time, it is given
 up and begun again in a thread, where its like then stay.
 """
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 QUEUE_FACTOR = 8
 """Requests that may wait for each one that runs; beyond, 503 at once."""
-SHORT_SECONDS = 0.001
+SHORT_SECONDS = 0.002
 """A job whose like took no longer is done on the event loop."""
 PATIENCE_SECONDS = 0.005
 """After that it is given up there."""
