@@ -15,6 +15,7 @@ from common.labels import Labels
 from common.tsdb.querier import FAR, Budget, RowBatch, Timeline, Timelines
 
 L = TypeVar("L")
+T = TypeVar("T", bound=np.generic)
 
 MAX_CELLS = 1 << 20
 """Cells of a batch, unless one row alone has more."""
@@ -198,6 +199,9 @@ def join_rows(
     if len(pieces) > 1 and (beside := _side_by_side(pieces, budget, max_cells)) is not None:
         yield beside
         return
+    if len(pieces) > 1 and (followed := _followed(pieces[0], pieces[1:], budget, max_cells)) is not None:
+        yield followed
+        return
     tables = _Tables(pieces)
     sizes = [len(piece.prints) for piece in pieces]
     prints = np.concatenate([piece.prints for piece in pieces])
@@ -337,6 +341,64 @@ def _side_by_side(pieces: Sequence[Piece[L]], budget: Budget | None, max_cells: 
         values[len(labels) : len(labels) + len(every), : found.shape[1]] = found
         labels += piece.labels(every)
     return Joined(labels, values, Timelines(times, lengths, stale), timeline_of, 0)
+
+
+def _followed(first: Piece[L], rest: Sequence[Piece[L]], budget: Budget | None, max_cells: int) -> Joined[L] | None:
+    """A batch of a piece and of others that go on with the same rows, each later than all before; None for others.
+
+    So are rows of blocks and packs, which are kept joined, and those of chunks in the head.
+    """
+    prints = np.concatenate([piece.prints for piece in rest])
+    if len(prints) != len(first.prints):
+        return None
+    order, other = np.argsort(first.prints), np.argsort(prints)
+    if not np.array_equal(first.prints[order], prints[other]):
+        return None
+    old, new = _alone(first, None, max_cells), _side_by_side(rest, None, max_cells)
+    if old is None or new is None:
+        return None
+    row_of = np.empty_like(other)
+    row_of[order] = other
+    # Which lines follow each other.
+    pairs, timeline_of = np.unique(old.timeline_of * len(new.timelines) + new.timeline_of[row_of], return_inverse=True)
+    befores, afters = np.divmod(pairs, len(new.timelines))
+    before, after = old.timelines, new.timelines
+    begins = before.lengths[befores]
+    if (before.times[befores, begins - 1] >= after.times[afters, 0]).any():
+        return None
+    lengths = begins + after.lengths[afters]
+    width = before.times.shape[1] + after.times.shape[1]
+    if len(prints) * width > max_cells:
+        return None
+    if budget is not None:
+        budget.charge(int(lengths[timeline_of].sum()))
+    follow = _Follow(begins[timeline_of], row_of), _Follow(begins, afters)
+    stale = None
+    if before.stale is not None or after.stale is not None:
+        marks = [np.zeros(each.times.shape, np.bool_) if each.stale is None else each.stale for each in (before, after)]
+        stale = follow[1](marks[0][befores], marks[1], False)
+    times = follow[1](before.times[befores], after.times, FAR)
+    values = follow[0](old.values, new.values, 0.0)
+    most = int(lengths.max())
+    timelines = Timelines(times[:, :most], lengths, None if stale is None else stale[:, :most])
+    return Joined(old.labels, values[:, :most], timelines, timeline_of, 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Follow:
+    """Puts row `which[i]` of an array behind the first `begins[i]` cells of row i of another."""
+
+    begins: NDArray[np.intp]
+    which: NDArray[np.intp]
+
+    def __call__(self, before: NDArray[T], after: NDArray[T], padding: float) -> NDArray[T]:
+        wide = after.shape[1]
+        out = np.full((len(before), before.shape[1] + wide), padding, before.dtype)
+        out[:, : before.shape[1]] = before
+        for begin in np.unique(self.begins).tolist():
+            rows = np.flatnonzero(self.begins == begin)
+            out[rows, begin : begin + wide] = after[self.which[rows]]
+        return out
 
 
 class _Tables(Generic[L]):

@@ -1,6 +1,7 @@
 """Rows joined to batches of bounded size."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,30 +101,60 @@ def test_rows_of_pieces_become_one_each_be_they_in_turn_or_not(
     assert joined(pieces) == {name: [samples[time] for time in sorted(samples)] for name, samples in expected.items()}
 
 
+FAR = 1 << 62
+
+
+def part(names: list[int], lines: Lines, line_of: list[int], first: float = 0.0) -> Piece[Labels]:
+    """Rows with the values first + 100 times the name, and so on, slot by slot."""
+    width = lines.times.shape[1]
+    values = first + 100.0 * np.array(names)[:, None] + np.arange(width)
+    prints = np.array(names, np.uint64) * np.uint64(1000)
+    labels = [Labels.of(row=str(name)) for name in names]
+    return Piece(prints, lines, np.array(line_of), lambda rows: values[rows], lambda rows: [labels[r] for r in rows])
+
+
 def test_rows_of_different_series_stand_side_by_side_on_the_lines_of_their_pieces() -> None:
-    far = 1 << 62
     shared = Lines(
-        np.array([[1, 2, 3], [4, 5, far]], np.int64),
+        np.array([[1, 2, 3], [4, 5, FAR]], np.int64),
         np.array([3, 2], np.intp),
         np.array([[False, True, False], [False, False, False]]),
         0,
     )
     other = Lines(np.array([[7, 8]], np.int64), np.array([2], np.intp), None, 0)
-    spare = Lines(np.array([[7, 8], [9, far]], np.int64), np.array([2, 1], np.intp), None, 0)
-
-    def part(name: int, lines: Lines, line_of: list[int]) -> Piece[Labels]:
-        values = 100.0 * name + np.arange(len(line_of) * 3, dtype=np.float64).reshape(-1, 3)
-        names = [Labels.of(row=f"{name}.{at}") for at in range(len(line_of))]
-        prints = np.array([1000 * name + at for at in range(len(line_of))], np.uint64)
-        return Piece(prints, lines, np.array(line_of), lambda rows: values[rows], lambda rows: [names[r] for r in rows])
-
+    spare = Lines(np.array([[7, 8], [9, FAR]], np.int64), np.array([2, 1], np.intp), None, 0)
     for last in (other, spare):
-        pieces = [part(1, shared, [1, 0]), part(2, shared, [0]), part(3, last, [0])]
+        pieces = [part([1, 2], shared, [1, 0]), part([3], shared, [0]), part([4], last, [0])]
         assert joined(pieces) == {
-            "1.0": [(4, 100.0, False), (5, 101.0, False)],
-            "1.1": [(1, 103.0, False), (2, 104.0, True), (3, 105.0, False)],
-            "2.0": [(1, 200.0, False), (2, 201.0, True), (3, 202.0, False)],
-            "3.0": [(7, 300.0, False), (8, 301.0, False)],
+            "1": [(4, 100.0, False), (5, 101.0, False)],
+            "2": [(1, 200.0, False), (2, 201.0, True), (3, 202.0, False)],
+            "3": [(1, 300.0, False), (2, 301.0, True), (3, 302.0, False)],
+            "4": [(7, 400.0, False), (8, 401.0, False)],
         }
         (batch,) = join(pieces)
         assert len(batch.timelines) == 3
+
+
+@pytest.mark.parametrize("overlap", [0, 3])
+def test_rows_go_on_in_the_pieces_that_follow(overlap: int) -> None:
+    before = Lines(
+        np.array([[1, 2, 3], [1, 2, FAR]], np.int64),
+        np.array([3, 2], np.intp),
+        np.array([[False, True, False], [False, False, False]]),
+        0,
+    )
+    one = Lines(np.array([[5 - overlap, 6]], np.int64), np.array([2], np.intp), None, 1)
+    two = Lines(np.array([[7, 8, 9], [7, FAR, FAR]], np.int64), np.array([3, 1], np.intp), None, 1)
+    pieces = [part([1, 2, 3, 4], before, [0, 1, 0, 1]), part([3, 1], one, [0, 0], 50), part([4, 2], two, [1, 0], 50)]
+    expected = {
+        "1": [(1, 100.0, False), (2, 101.0, True), (3, 102.0, False), (5, 150.0, False), (6, 151.0, False)],
+        "2": [(1, 200.0, False), (2, 201.0, False), (7, 250.0, False), (8, 251.0, False), (9, 252.0, False)],
+        "3": [(1, 300.0, False), (2, 301.0, True), (3, 302.0, False), (5, 350.0, False), (6, 351.0, False)],
+        "4": [(1, 400.0, False), (2, 401.0, False), (7, 450.0, False)],
+    }
+    if overlap:
+        # Of one timestamp the first arrival counts.
+        for row in ("1", "3"):
+            del expected[row][3]
+    assert joined(pieces) == expected
+    (batch,) = join(pieces)
+    assert batch.values.shape == (4, 5)
