@@ -28,10 +28,10 @@ from common.tsdb.join import Lines, Piece
 from common.tsdb.kinds import Pool
 from common.tsdb.native import HistogramGroup
 from common.tsdb.places import Places
-from common.tsdb.querier import ValueKind
+from common.tsdb.querier import Timelines, ValueKind
 from common.tsdb.rows import Group
 from common.tsdb.shelf import Shelf
-from common.tsdb.timelines import decode_timelines
+from common.tsdb.timelines import Part
 
 MAGIC: Final = b"BRk\xb1"
 VERSION: Final = 1
@@ -42,7 +42,7 @@ PART_SLOTS: Final = 1 << 16
 MANY_GROUPS: Final = 4
 """So many are decoded together."""
 FEW_LINES: Final = 8
-"""So many are decoded one by one, if no more are wanted."""
+"""So many of a part are decoded without the others."""
 MAX_PART_BYTES: Final = 1 << 28
 BEFORE_HEAD: Final = -(1 << 62)
 
@@ -311,42 +311,52 @@ class Block:
             raise FormatError(f"{self.path.name}: {what} is cut")
         return unpack_part(data, f"{self.path.name}: {what} at {offset}")
 
+    def _timelines(self, part: int) -> Part:
+        def load() -> tuple[bytes, int]:
+            index = self._open()
+            body = self._part(int(index.part_offset[part]), int(index.part_length[part]), "timelines")
+            return body, len(body)
+
+        return Part(self._cache.get((self.serial, "timelines", part), load))
+
     def _lines(self, part: int, numbers: NDArray[np.intp]) -> Lines:
         """Some lines (ascending) of a part."""
 
         def load() -> tuple[Lines, int]:
-            return self._unpacked(part, None)
+            lines = self._own(self._timelines(part).lines())
+            return lines, lines.times.nbytes + (0 if lines.stale is None else lines.stale.nbytes)
 
-        def few() -> tuple[Lines, int]:
-            return self._unpacked(part, numbers)
+        lines: Lines = self._cache.get((self.serial, "lines", part), load)
+        return lines if len(numbers) == len(lines) else lines.only(numbers)
 
-        key = (self.serial, "lines", part)
-        if len(numbers) <= FEW_LINES and self._cache.peek(key) is None:
-            some: Lines = self._cache.get((*key, numbers.tobytes()), few)
-            return some
-        lines: Lines = self._cache.get(key, load)
-        if len(numbers) == len(lines.lengths):
-            return lines
-        stale = None if lines.stale is None else lines.stale[numbers]
-        return Lines(lines.times[numbers], lines.lengths[numbers], stale, lines.arrival)
-
-    def _unpacked(self, part: int, numbers: NDArray[np.intp] | None) -> tuple[Lines, int]:
-        index = self._open()
-        body = self._part(int(index.part_offset[part]), int(index.part_length[part]), "timelines")
-        found = decode_timelines(body, numbers)
-        lines = Lines(found.times, found.lengths, found.stale, BEFORE_HEAD + self.footer.rank)
-        return lines, found.times.nbytes + (0 if found.stale is None else found.stale.nbytes)
+    def _own(self, found: Timelines) -> Lines:
+        return Lines(found.times, found.lengths, found.stale, BEFORE_HEAD + self.footer.rank)
 
     def _cut(self, numbers: NDArray[np.intp], start: int, end: int) -> tuple[Lines, NDArray[np.intp]]:
         """Some lines (ascending) between two times (inclusive), and how many slots come before that in each."""
         firsts = self._open().part_first
         parts = np.searchsorted(firsts, numbers, "right") - 1
-        found = [self._lines(part, numbers[parts == part] - firsts[part]) for part in np.unique(parts).tolist()]
-        skips = [np.zeros(len(lines), np.intp) for lines in found]
-        if not (start <= self.min and end >= self.max):
-            # Before they are put together: what is wanted is often a small part of them.
-            found, skips = map(list, zip(*(lines.between(start, end) for lines in found), strict=True))
+        start, end = max(start, self.min), min(end, self.max)
+        found, skips = [], []
+        for part in np.unique(parts).tolist():
+            mine = numbers[parts == part] - firsts[part]
+            lines, skip = self._part_cut(part, mine, start, end)
+            found.append(lines)
+            skips.append(skip)
         return (found[0], skips[0]) if len(found) == 1 else (Lines.concatenated(found), np.concatenate(skips))
+
+    def _part_cut(self, part: int, numbers: NDArray[np.intp], start: int, end: int) -> tuple[Lines, NDArray[np.intp]]:
+        """As `_cut`, of lines of one part: what is read for the first time is decoded as far as it is wanted."""
+        fresh = self._cache.peek((self.serial, "timelines", part)) is None
+        whole = start == self.min and end == self.max
+        if fresh and len(numbers) <= FEW_LINES:
+            lines = self._own(self._timelines(part).lines(numbers))
+        elif fresh and not whole:
+            found, skips = self._timelines(part).between(numbers, start, end)
+            return self._own(found), skips
+        else:
+            lines = self._lines(part, numbers)
+        return (lines, np.zeros(len(lines), np.intp)) if whole else lines.between(start, end)
 
     def _body(self, group: int) -> bytes:
         """An unpacked row group."""
@@ -386,17 +396,21 @@ class Block:
         """
         used, group_of = np.unique(groups, return_inverse=True)
         keys = [(self.serial, "group", number) for number in used.tolist()]
-        if len(used) >= MANY_GROUPS and not any(self._cache.peek(key) is not None for key in keys):
+        fresh = [self._cache.peek(key) is None for key in keys]
+        if len(used) >= MANY_GROUPS and all(fresh):
             bodies = [self._body(number) for number in used.tolist()]
             for key, body in zip(keys, bodies, strict=True):
                 self._cache.put(key, body, len(body))
             return excerpt(bodies, group_of, members, low, high)
-        if len(used) == 1:
-            return self._values(int(used[0]), members)[:, low:high]
         out = np.zeros((len(members), high - low))
         for at, number in enumerate(used.tolist()):
-            mine = np.flatnonzero(group_of == at)
-            values = self._values(number, members[mine])[:, low:high]
+            mine = np.flatnonzero(group_of == at) if len(used) > 1 else np.arange(len(members))
+            if fresh[at]:
+                values = self._group(number).decode(members[mine], low, high)
+            else:
+                values = self._values(number, members[mine])[:, low:high]
+            if len(used) == 1:
+                return values
             out[mine, : values.shape[1]] = values
         return out
 

@@ -228,11 +228,14 @@ class Group:
         """Bytes held."""
         return len(self._body) + 40 * self.rows
 
-    def decode(self, rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
-        """Values float64 [len(rows), T] of some rows, or of all."""
+    def decode(
+        self, rows: NDArray[np.intp] | None = None, low: int = 0, high: int | None = None
+    ) -> NDArray[np.float64]:
+        """Values float64 [len(rows), high - low] of some rows, or of all, from slot `low` to `high` (exclusive)."""
         rows = np.arange(self.rows) if rows is None else rows
+        high = self.slots if high is None else min(high, self.slots)
         codes = self._codes[rows]
-        out = np.empty((len(rows), self.slots))
+        out = np.empty((len(rows), high - low))
         bits = out.view(np.int64)
         for code in set(codes.tolist()):
             # Mostly a few rows of one kind: what a numpy call costs counts.
@@ -241,7 +244,7 @@ class Group:
             if code & FAMILY == CONSTANT:
                 bits[mine] = self._first[chosen, None]
                 continue
-            numbers = self._numbers(code, self._classes[code], self._place[chosen], chosen)
+            numbers = self._numbers(code, self._place[chosen], chosen, high)[:, low:]
             if code & FAMILY == FLOAT:
                 bits[mine] = numbers
                 continue
@@ -254,18 +257,17 @@ class Group:
         if len(marked):
             width = (self.slots + 7) // 8
             maps = self._body[self._nan_at :].reshape(-1, width)[self._nan_of[rows[marked]]]
-            nan = np.unpackbits(maps, axis=1, count=self.slots, bitorder="little").astype(np.bool_)
+            nan = np.unpackbits(maps, axis=1, count=high, bitorder="little")[:, low:].astype(np.bool_)
             some = out[marked]
             some[nan] = np.nan
             out[marked] = some
         return out
 
-    def _numbers(
-        self, code: int, planes: NDArray[np.uint8], place: NDArray[np.intp], rows: NDArray[np.intp]
-    ) -> NDArray[np.int64]:
-        """The integers of rows of one class: int64 [len(rows), T]."""
-        numbers = integers(code, [plane[place] for plane in planes])
-        return summed(code, self._first[rows], self._seconds[rows], numbers, self.slots)
+    def _numbers(self, code: int, place: NDArray[np.intp], rows: NDArray[np.intp], slots: int) -> NDArray[np.int64]:
+        """The integers of rows of one class: int64 [len(rows), slots]."""
+        words = max(0, slots - (2 if code & 3 == 2 else 1))
+        numbers = integers(code, [plane[place, :words] for plane in self._classes[code]])
+        return summed(code, self._first[rows], self._seconds[rows], numbers, slots)
 
 
 def integers(code: int, planes: Sequence[NDArray[np.uint8]]) -> NDArray[np.signedinteger]:

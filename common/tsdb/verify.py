@@ -28,7 +28,7 @@ from common.tsdb.native import decode as decode_histogram
 from common.tsdb.querier import Timeline, ValueKind
 from common.tsdb.records import unpack_histograms, unpack_loose, unpack_series, unpack_target
 from common.tsdb.rows import Group
-from common.tsdb.timelines import decode_timelines
+from common.tsdb.timelines import Part
 from common.tsdb.wal import HEADER, MAGIC, VERSION, RecordType, read_record, resume
 from common.units import format_size
 
@@ -274,7 +274,7 @@ class _Parts:
             if first != len(lines):
                 self._problems.append(f"a part begins with timeline {first}, not {len(lines)}")
             try:
-                lines += decode_timelines(self._read(offset, length, "timelines"))
+                lines += Part(self._read(offset, length, "timelines")).lines()
             except FormatError as err:
                 self._problems.append(str(err))
                 return

@@ -9,7 +9,7 @@ from common.errors import FormatError
 from common.frames.varint import Reader
 from common.tsdb.ints import get_ints, put_ints
 from common.tsdb.querier import Timeline
-from common.tsdb.timelines import Times, decode_timelines, encode_timelines
+from common.tsdb.timelines import Part, Times, encode_timelines
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -30,12 +30,41 @@ def shown(line: Timeline) -> tuple[list[int], list[bool] | None]:
 def test_some_lines_are_those_of_all(written: list[Times], data: st.DataObject) -> None:
     body = encode_timelines(written)
     which = np.array(sorted(data.draw(st.sets(st.integers(0, len(written) - 1), min_size=1))), np.intp)
-    whole, some = decode_timelines(body), decode_timelines(body, which)
+    part = Part(body)
+    whole, some = part.lines(), part.lines(which)
     assert len(whole) == len(written)
     for number, (times, stale) in enumerate(written):
         assert shown(whole[number]) == shown(Timeline(times, stale))
     for at, number in enumerate(which.tolist()):
         assert shown(some[at]) == shown(whole[number])
+
+
+@st.composite
+def grids(draw: st.DrawFn) -> Times:
+    """Lines as they come from scraping: on a grid, but for jitter and gaps."""
+    slots = draw(st.integers(1, 12))
+    step = draw(st.sampled_from([1, 7, 1000, 15_000]))
+    jitter = np.array(draw(st.lists(st.integers(0, 40), min_size=slots, max_size=slots)), np.int64)
+    gaps = np.array(draw(st.lists(st.sampled_from([0, 0, 0, 3, 5000]), min_size=slots, max_size=slots)), np.int64)
+    times = np.cumsum(step * (1 + gaps)) + np.minimum(jitter, step - 1)
+    stale = np.array(draw(st.lists(st.booleans(), min_size=slots, max_size=slots)), np.bool_)
+    return times, stale if stale.any() else None
+
+
+@given(st.lists(grids() | lines(), min_size=1, max_size=6), st.data())
+def test_a_part_of_lines_is_what_of_them_lies_between_two_times(written: list[Times], data: st.DataObject) -> None:
+    part = Part(encode_timelines(written))
+    which = np.array(sorted(data.draw(st.sets(st.integers(0, len(written) - 1), min_size=1))), np.intp)
+    every = np.concatenate([times for times, _ in written])
+    near = st.sampled_from(every.tolist()).flatmap(lambda time: st.integers(time - 2, time + 2))
+    start, end = sorted(data.draw(st.tuples(near | st.integers(-(2**45), 2**45), near)))
+    found, skips = part.between(which, start, end)
+    for at, number in enumerate(which.tolist()):
+        times, stale = written[number]
+        inside = (times >= start) & (times <= end)
+        marks = None if stale is None or not stale[inside].any() else stale[inside]
+        assert shown(found[at]) == shown(Timeline(times[inside], marks))
+        assert not inside.any() or skips[at] == inside.argmax()
 
 
 def test_timelines_of_any_other_length_are_refused() -> None:
@@ -44,9 +73,9 @@ def test_timelines_of_any_other_length_are_refused() -> None:
     body = encode_timelines([(times, None), (jumps, np.array([False, True, False]))])
     for cut in range(len(body)):
         with pytest.raises(FormatError):
-            decode_timelines(body[:cut])
+            Part(body[:cut])
     with pytest.raises(FormatError):
-        decode_timelines(body + b"\0")
+        Part(body + b"\0")
 
 
 def test_an_even_line_takes_a_byte_a_slot_and_one_with_a_gap_does_not_cost_others_more() -> None:
