@@ -92,18 +92,24 @@ class Columns:
         """The numbers with other buckets, which hold all that are populated."""
         if spread == self.spread:
             return self.numbers
-        out = np.zeros((len(self), spread.width))
-        out[:, :HEAD] = self.numbers[:, :HEAD]
+        out = Columns(self.kind, spread, np.zeros((len(self), spread.width)), self.hints.copy())
+        self.put(out, np.arange(len(self)))
+        return out.numbers
+
+    def put(self, to: "Columns", rows: Index) -> None:
+        """Write them over some rows of others, which have zeros there, and columns for all populated buckets."""
+        whole = slice(int(rows[0]), int(rows[-1]) + 1) if len(rows) and (np.diff(rows) == 1).all() else rows
+        to.hints[whole] = self.hints
+        to.numbers[whole, :HEAD] = self.numbers[:, :HEAD]
         at = HEAD
         for half, (low, high), (first, end) in (
-            (self.positive, self.spread.positive, spread.positive),
-            (self.negative, self.spread.negative, spread.negative),
+            (self.positive, self.spread.positive, to.spread.positive),
+            (self.negative, self.spread.negative, to.spread.negative),
         ):
             begin, stop = max(low, first), min(high, end)
             if begin < stop:
-                out[:, at + begin - first : at + stop - first] = half[:, begin - low : stop - low]
+                to.numbers[whole, at + begin - first : at + stop - first] = half[:, begin - low : stop - low]
             at += end - first
-        return out
 
     def coarser(self, schema: int) -> "Columns":
         """The same observations in fewer buckets, as FloatHistogram.laid_out; of exponential ones only."""
@@ -276,19 +282,23 @@ class Grid:
         """The same without those elsewhere."""
         return Grid(np.where(there, self.places, -1), self.blocks)
 
-    def unhinted(self, where: Bools) -> "Grid":
-        """The same, with hints UNKNOWN where `where`; a place must be the only one of its histogram."""
+    def hinted(self, where: Index, told: NDArray[np.uint8]) -> "Grid":
+        """The same, with other hints at flat positions `where`, each the only one of its histogram."""
+        hints = np.zeros(self.places.size, np.uint8)
+        hints[where] = told
+        asked = np.zeros(self.places.size, np.bool_)
+        asked[where] = True
         blocks = list(self.blocks)
-        for block, _, rows in self.parts(where):
-            number = next(at for at, each in enumerate(self.blocks) if each is block)
+        for block, at, rows in self.parts(asked):
+            number = next(number for number, each in enumerate(self.blocks) if each is block)
             if isinstance(block, Columns):
-                hints = block.hints.copy()
-                hints[rows] = ResetHint.UNKNOWN
-                blocks[number] = Columns(block.kind, block.spread, block.numbers, hints)
+                changed = block.hints.copy()
+                changed[rows] = hints[at]
+                blocks[number] = Columns(block.kind, block.spread, block.numbers, changed)
             else:
                 objects = block.copy()
-                for row in rows.tolist():
-                    objects[row] = block[row].with_hint(ResetHint.UNKNOWN)
+                for row, hint in zip(rows.tolist(), hints[at].tolist(), strict=True):
+                    objects[row] = block[row].with_hint(_HINTS[hint])
                 blocks[number] = objects
         return Grid(self.places, blocks)
 
@@ -336,18 +346,25 @@ def in_columns(found: Sequence[tuple[Columns, Index]], size: int) -> Grid:
         spread = mine[0][0].spread
         for columns, _ in mine[1:]:
             spread = spread.union(columns.spread)
+        where = np.concatenate([each for _, each in mine])
+        order = np.argsort(where, kind="stable")
+        places[where[order]] = np.arange(at, at + len(where))
+        at += len(where)
         if spread.width > MOST_BUCKETS:
-            objects = np.empty(sum(len(columns) for columns, _ in mine), dtype=object)
+            objects = np.empty(len(where), dtype=object)
             objects[:] = [histogram for columns, _ in mine for histogram in columns.histograms()]
-            blocks.append(objects)
+            blocks.append(objects[order])
         elif len(mine) == 1:
-            blocks.append(mine[0][0])
+            blocks.append(mine[0][0].take(order))
         else:
-            numbers = np.concatenate([columns.over(spread) for columns, _ in mine])
-            blocks.append(Columns(kind, spread, numbers, np.concatenate([columns.hints for columns, _ in mine])))
-        for columns, where in mine:
-            places[where] = np.arange(at, at + len(columns))
-            at += len(columns)
+            rank = np.empty(len(where), np.intp)
+            rank[order] = np.arange(len(where))
+            out = Columns(kind, spread, np.zeros((len(where), spread.width)), np.empty(len(where), np.uint8))
+            first = 0
+            for columns, _ in mine:
+                columns.put(out, rank[first : first + len(columns)])
+                first += len(columns)
+            blocks.append(out)
     return Grid(places, blocks)
 
 

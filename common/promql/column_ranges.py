@@ -4,16 +4,17 @@ Everything comes out as `functions.mixed_ranges` has it, to the bit; what this m
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from common.histogram import ResetHint
-from common.histogram_grid import Block, Columns, Grid, Index
+from common.histogram_grid import Block, Columns, Grid, Index, in_columns
 from common.promql.matrix import Bools, Floats, Times
 from common.promql.mixed import Samples
+from common.tsdb.querier import RowBatch
 
 _EXACT = float(1 << 53)
 
@@ -37,6 +38,8 @@ class Windows:
     hi: Index
     starts: Times
     ends: Times
+    known: Index | None = None
+    """Where it is known: `resets`."""
 
     @cached_property
     def block_of(self) -> Index:
@@ -92,20 +95,54 @@ class Windows:
     @cached_property
     def resets(self) -> Index:
         """Samples that begin anew after the one before them."""
+        if self.known is not None:
+            return self.known
         flags = self.hints == ResetHint.RESET
         flags[:1] = False
         asked = 1 + np.flatnonzero((self.hints[1:] == ResetHint.UNKNOWN) | (self.hints[1:] == ResetHint.GAUGE))
+        flags[asked] = self.fell(asked)
+        return np.flatnonzero(flags)
 
-        def fell(now: Floats, before: Floats) -> Bools:
+    def fell(self, which: Index) -> Bools:
+        """Which of some samples, whose hints don't tell, have lower counts than the one before them."""
+
+        def differ(now: Floats, before: Floats) -> Bools:
             less: Bools = now < before
             # What was summed up may fall.
             less[:, 1] = False
             fallen: Bools = np.logical_or.reduce(less, axis=1)
             return fallen
 
-        if len(asked):
-            flags[asked] = self.pairs(fell, self._began, asked)
-        return np.flatnonzero(flags)
+        return self.pairs(differ, self._began, which)
+
+    @cached_property
+    def coarse(self) -> "tuple[Windows, Bools] | None":
+        """The same with the coarsest resolution of all, and windows which it is right for; None if that is for none."""
+        blocks = self.samples.grid.blocks
+        kinds = [block.kind for block in blocks if isinstance(block, Columns)]
+        if len(kinds) < max(2, len(blocks)) or len({(kind.zero_threshold, kind.custom) for kind in kinds}) > 1:
+            return None
+        if kinds[0].custom or self.uniform.all():
+            return None
+        schemas = np.array([kind.schema for kind in kinds])[self.block_of]
+        least = int(schemas.min())
+        anew = np.isin(self.lo + 1, self.resets)
+        # What is before a reset between the first two does not count.
+        sums = np.concatenate(([0], np.cumsum(schemas == least)))
+        fit = ~self.uniform & (sums[self.hi] > sums[np.minimum(self.lo + anew, self.hi)])
+        marks = np.zeros(len(schemas) + 1, np.int64)
+        np.add.at(marks, self.lo[fit], 1)
+        np.add.at(marks, self.hi[fit], -1)
+        grid = self.samples.grid.only(np.cumsum(marks[:-1]) > 0)
+        parts = [
+            (block.take(rows).coarser(least), where)
+            for block, where, rows in grid.parts()
+            if isinstance(block, Columns)
+        ]
+        if not parts:
+            return None
+        samples = replace(self.samples, source=in_columns(parts, len(schemas)))
+        return Windows(samples, self.lo, self.hi, self.starts, self.ends, self.resets), fit
 
     def _began(self, at: int) -> bool:
         before, now = self.samples.grid[at - 1 : at + 1].cells
@@ -151,26 +188,33 @@ def _rate(w: Windows, counter: bool, per_second: bool) -> Found | None:
         fit = w.uniform & ~w.any_of(gauge)
     else:
         fit = w.uniform & gauge[w.lo] & gauge[w.hi - 1]
-    found = []
-    for block, mine in w.by_block(fit & many):
-        lo, hi = w.lo[mine], w.hi[mine]
-        rise = block.numbers[w.row_of[hi - 1]]
-        first = block.numbers[w.row_of[lo]]
-        if counter:
-            resets = w.resets
-            at, end = np.searchsorted(resets, lo + 1), np.searchsorted(resets, hi)
-            # What was before a reset between the first two does not matter.
-            anew = np.isin(lo + 1, resets)
-            rise -= np.where(anew[:, None], 0.0, first)
-            at = at + anew
-            while (some := np.flatnonzero(at < end)).size:
-                rise[some] += block.numbers[w.row_of[resets[at[some]] - 1]]
-                at = at + 1
-        else:
-            rise -= first
-        factors = _factors(w, mine, first[:, 0], rise[:, 0], counter, per_second)
-        found.append((_gauges(block, rise).scaled(factors), mine))
+    found = [(_rise(w, block, mine, counter, per_second), mine) for block, mine in w.by_block(fit & many)]
+    if counter and w.coarse is not None:
+        coarse, mixed = w.coarse
+        mixed &= many & ~w.any_of(gauge)
+        found += [(_rise(coarse, block, mine, counter, per_second), mine) for block, mine in coarse.by_block(mixed)]
+        fit = fit | mixed
     return _histograms(w, fit | ~many, found)
+
+
+def _rise(w: Windows, block: Columns, mine: Index, counter: bool, per_second: bool) -> Columns:
+    """What histograms of a block rose by in the windows `mine` of at least two."""
+    lo, hi = w.lo[mine], w.hi[mine]
+    rise = block.numbers[w.row_of[hi - 1]]
+    first = block.numbers[w.row_of[lo]]
+    if counter:
+        resets = w.resets
+        at, end = np.searchsorted(resets, lo + 1), np.searchsorted(resets, hi)
+        # What was before a reset between the first two does not matter.
+        anew = np.isin(lo + 1, resets)
+        rise -= np.where(anew[:, None], 0.0, first) if anew.any() else first
+        at = at + anew
+        while (some := np.flatnonzero(at < end)).size:
+            rise[some] += block.numbers[w.row_of[resets[at[some]] - 1]]
+            at = at + 1
+    else:
+        rise -= first
+    return _gauges(block, rise).scaled(_factors(w, mine, first[:, 0], rise[:, 0], counter, per_second))
 
 
 def _factors(w: Windows, mine: Index, first: Floats, rise: Floats, counter: bool, per_second: bool) -> Floats:
@@ -260,6 +304,15 @@ def compensated(one: Floats, two: Floats, lost: Floats) -> tuple[Floats, Floats]
     """`one` + `two`, and what such sums lost till now, as Accumulator.add."""
     with np.errstate(all="ignore"):
         total = one + two
+        # What rounding took is the same in this order of operations, in which it does not matter which is larger.
+        part = total - one
+        rest = two - part
+        np.subtract(total, part, out=part)
+        np.subtract(one, part, out=part)
+        rest += part
+        if np.isfinite(rest.sum()):
+            rest += lost
+            return total, rest
         rest = np.where(np.abs(one) >= np.abs(two), (one - total) + two, (two - total) + one)
         return total, np.where(np.isinf(total), 0.0, lost + rest)
 
@@ -320,3 +373,21 @@ def evaluate(func: str, samples: Samples, lo: Index, hi: Index, starts: Times, e
     function = _FUNCTIONS.get(func)
     with np.errstate(all="ignore"):
         return None if function is None else function(Windows(samples, lo, hi, starts, ends))
+
+
+def with_resets(batch: RowBatch) -> RowBatch:
+    """A batch of histograms that say whether they begin anew, unless they follow none of a counter."""
+    grid = batch.histograms
+    assert grid is not None
+    flat = Grid(grid.places.reshape(-1), grid.blocks)
+    none = np.zeros(0, np.intp)
+    samples = Samples(np.zeros(len(flat), np.int64), flat, flat.there, np.zeros(len(flat), np.int64))
+    w = Windows(samples, none, none, none, none)
+    hints = np.where(flat.there, w.hints, ResetHint.GAUGE).reshape(grid.shape)
+    asked = np.zeros(grid.shape, np.bool_)
+    asked[:, 1:] = (hints[:, 1:] == ResetHint.UNKNOWN) & (hints[:, :-1] != ResetHint.GAUGE)
+    which = np.flatnonzero(asked)
+    with np.errstate(all="ignore"):
+        fell = w.fell(which)
+    told = flat.hinted(which, np.where(fell, np.uint8(ResetHint.RESET), np.uint8(ResetHint.NOT_RESET)))
+    return replace(batch, histograms=Grid(grid.places, told.blocks))

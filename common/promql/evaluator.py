@@ -26,6 +26,7 @@ from common.promql.ast import (
     VectorSelector,
 )
 from common.promql.budget import QueryBudget
+from common.promql.column_ranges import with_resets
 from common.promql.labelcache import LabelCache
 from common.promql.matrix import (
     SAME_LABELSET,
@@ -39,7 +40,7 @@ from common.promql.matrix import (
     merge_same_labels,
     scalar,
 )
-from common.promql.mixed import MixedSeries, instant, instant_seconds, loads, split, with_resets
+from common.promql.mixed import MixedSeries, instant, instant_seconds, loads, split
 from common.promql.mixed_extended import smoothed_instant
 from common.promql.preprocess import step_invariant, unwrap
 from common.promql.typecheck import value_type

@@ -1,13 +1,13 @@
 """Series that hold native histograms, with or without floats between them: looked at one by one, not as arrays."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.histogram import FloatHistogram, ResetHint, detected_hints
-from common.histogram_grid import Block, Columns, Grid
+from common.histogram import FloatHistogram, ResetHint
+from common.histogram_grid import HEAD, Block, Columns, Grid
 from common.histogram_spans import to_spans
 from common.labels import Labels
 from common.promql import windows
@@ -96,16 +96,6 @@ def _samples(batch: RowBatch, row: int) -> Samples:
     return Samples(line.timestamps, source[row, :length], stale, starts)
 
 
-def with_resets(batch: RowBatch) -> RowBatch:
-    """A batch of histograms that say of every counter reset that it is one."""
-    assert batch.histograms is not None
-    cells = batch.histograms.cells.copy()
-    for row, of in enumerate(batch.timeline_of):
-        length = len(batch.timelines[of].timestamps)
-        cells[row, :length] = detected_hints(cells[row, :length].tolist(), resets=True)
-    return replace(batch, histograms=Grid.of(cells))
-
-
 def split(batches: Iterable[RowBatch], mixed: dict[Labels, MixedSeries]) -> Iterator[RowBatch]:
     """Batches of series that hold floats only; the others are gathered in `mixed`, complete once this is exhausted."""
     for batch in batches:
@@ -191,14 +181,21 @@ def weights(grid: Grid) -> Times:
     out = np.zeros(len(grid), np.int64)
     for block, where, rows in grid.parts():
         if isinstance(block, Columns):
-            used, again = np.unique(rows, return_inverse=True)
-            out[where] = _weights(block.take(used))[again]
+            out[where] = _weights(block)[rows] if 2 * len(rows) > len(block) else _weights(block.take(rows))
         else:
             out[where] = [_weight(each) for each in block[rows]]
     return out
 
 
 def _weights(columns: Columns) -> Times:
+    # Histograms that follow each other mostly have the same buckets.
+    patterns = np.packbits(columns.numbers[:, HEAD:] != 0, axis=1)
+    fresh = np.logical_or.reduce(patterns[1:] != patterns[:-1], axis=1)
+    first = np.concatenate(([0], 1 + np.flatnonzero(fresh)))
+    return np.repeat(_weights_of(columns.take(first)), np.diff(first, append=len(columns)))
+
+
+def _weights_of(columns: Columns) -> Times:
     words = np.full(len(columns), len(columns.kind.custom), np.int64)
     for counts in (columns.positive, columns.negative):
         if not counts.shape[1]:

@@ -290,7 +290,8 @@ def _in_columns(joined: Joined[Labels], pool: Pool, budget: Budget | None) -> Ro
     # Hints that are about another sample than that before are not believed.
     doubtful = np.zeros(shape, np.bool_)
     doubtful[:, 1:] = ~there[:, :-1] | late[:, :-1] | (times[:, 1:] - times[:, :-1] != after[:, 1:])
-    grid = grid.unhinted((doubtful & (after != 0)).reshape(-1))
+    which = np.flatnonzero(doubtful & (after != 0))
+    grid = grid.hinted(which, np.full(len(which), ResetHint.UNKNOWN, np.uint8))
     histograms = Grid(grid.places.reshape(shape), grid.blocks)
     known = starts if starts.any() else None
     return RowBatch(joined.labels, np.zeros(shape), lines, joined.timeline_of, ValueKind.HISTOGRAM, known, histograms)

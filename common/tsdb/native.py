@@ -88,21 +88,27 @@ class _Layout:
         """From the first to the last bucket of each side."""
         return Spread(_reach(self.positive), _reach(self.negative))
 
-    def columns(self, totals: NDArray[np.float64], numbers: NDArray[np.float64], hints: NDArray[np.uint8]) -> Columns:
-        """From sums of observations [N], and count, zero count and buckets [N, numbers]."""
+    def columns(
+        self,
+        totals: NDArray[np.float64],
+        heads: NDArray[np.float64],
+        buckets: NDArray[np.float64],
+        hints: NDArray[np.uint8],
+    ) -> Columns:
+        """From sums of observations [N], counts and zero counts [N, 2], and buckets [N, numbers - 2]."""
         spread = self.spread
         if len(self.positive) < 2 and len(self.negative) < 2:
             out = np.empty((len(totals), spread.width))
-            out[:, HEAD:] = numbers[:, 2:]
+            out[:, HEAD:] = buckets
         else:
             out = np.zeros((len(totals), spread.width))
-            at, to = 2, HEAD
+            at, to = 0, HEAD
             for spans, (first, end) in ((self.positive, spread.positive), (self.negative, spread.negative)):
                 for begin, length in spans:
-                    out[:, to + begin - first : to + begin - first + length] = numbers[:, at : at + length]
+                    out[:, to + begin - first : to + begin - first + length] = buckets[:, at : at + length]
                     at += length
                 to += end - first
-        out[:, 0], out[:, 1], out[:, 2] = numbers[:, 0], totals, numbers[:, 1]
+        out[:, 0], out[:, 1], out[:, 2] = heads[:, 0], totals, heads[:, 1]
         return Columns(Kind(self.schema, self.threshold, self.custom), spread, out, hints)
 
 
@@ -298,7 +304,12 @@ def decode_all(items: Sequence[bytes]) -> Lot:
         table = np.frombuffer(b"".join([items[at] for at in places]), np.uint8).reshape(-1, size)[:, len(prefix) :]
         totals = np.ascontiguousarray(table[:, :8]).view("<f8")[:, 0]
         numbers = _numbers(table[:, 8:], bool(flags & _INTEGERS), layout.numbers)
-        parts.append((layout.columns(totals, numbers, np.full(len(where), flags & _HINT, np.uint8)), where))
+        parts.append(
+            (
+                layout.columns(totals, numbers[:, :2], numbers[:, 2:], np.full(len(where), flags & _HINT, np.uint8)),
+                where,
+            )
+        )
     return Lot(parts, afters, starts, late)
 
 
@@ -424,9 +435,8 @@ class HistogramGroup:
                 raise FormatError("a row of histograms whose matrices don't fit")
             if len(slots):
                 values = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
-                numbers = np.concatenate((values[:2], values[3:])).T
                 hints = (flags[slots] & _HINT).astype(np.uint8)
-                parts.append((layout.columns(values[2], numbers, hints), slots))
+                parts.append((layout.columns(values[2], values[:2].T, values[3:].T, hints), slots))
         reader.end()
         return Lot(parts, after, start, (flags & _LATE) != 0)
 

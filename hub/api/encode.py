@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from common.histogram import FloatHistogram
-from common.histogram_grid import Grid
+from common.histogram import FloatHistogram, Side
+from common.histogram_grid import Columns, Grid, Kind, Spread
 from common.labels import Labels
 from common.promql.gotext import plain_float
 from common.rules.format import sample_text
@@ -125,16 +125,69 @@ def vector(
         yield b"]" if labels else b"[]"
         return
     prefix = b',"value":[' + timestamp(ms) + b',"'
+    natives = iter(histogram_texts(histograms))
+    before = b',"histogram":[' + timestamp(ms) + b","
     yield from separated(
-        b'{"metric":%b%b%b"]}' % (metric(each), prefix, value)
-        if histogram is None
-        else b'{"metric":%b,"histogram":%b}' % (metric(each), _histogram(ms, histogram))
-        for each, value, histogram in zip(labels, found, histograms.tolist(), strict=True)
+        b'{"metric":%b%b%b]}' % (metric(each), before, next(natives))
+        if native
+        else b'{"metric":%b%b%b"]}' % (metric(each), prefix, value)
+        for each, value, native in zip(labels, found, histograms.there.tolist(), strict=True)
     )
 
 
-def _histogram(ms: int, histogram: FloatHistogram) -> bytes:
-    return b"[%b,%b]" % (timestamp(ms), text(histogram.to_api()))
+def histogram_texts(grid: Grid) -> list[bytes]:
+    """Texts of the histograms of a grid, in its order, as FloatHistogram.to_api has them; none for empty places."""
+    out: list[bytes] = [b""] * grid.places.size
+    for block, where, rows in grid.parts():
+        if isinstance(block, Columns):
+            found = _of_columns(block.take(rows))
+        else:
+            found = [text(each.to_api()) for each in block[rows]]
+        for at, each in zip(where.tolist(), found, strict=True):
+            out[at] = each
+    return [each for each in out if each]
+
+
+def _of_columns(columns: Columns) -> list[bytes]:
+    counts = columns.upwards()
+    before = _bounds(columns.kind, columns.spread)
+    shown = counts != 0
+    texts = values(counts[shown])
+    rows, at = np.nonzero(shown)
+    heads = before[at].tolist()
+    pieces = [head + each for head, each in zip(heads, texts, strict=True)]
+    ends = np.searchsorted(rows, np.arange(1, len(columns) + 1)).tolist()
+    out = []
+    begin = 0
+    numbers = zip(values(columns.numbers[:, 0].copy()), values(columns.numbers[:, 1].copy()), ends, strict=True)
+    for count, total, end in numbers:
+        if begin == end:
+            out.append(b'{"count":"%b","sum":"%b"}' % (count, total))
+        else:
+            buckets = b'"],'.join(pieces[begin:end])
+            out.append(b'{"count":"%b","sum":"%b","buckets":[%b"]]}' % (count, total, buckets))
+        begin = end
+    return out
+
+
+@lru_cache(maxsize=64)
+def _bounds(kind: Kind, spread: Spread) -> NDArray[np.object_]:
+    """What stands before the count of each bucket, in the order of Columns.upwards."""
+    low, high = spread.positive
+    far, near = spread.negative
+    whole = FloatHistogram(
+        kind.schema,
+        zero_count=1.0,
+        zero_threshold=kind.zero_threshold,
+        positive=Side(low, np.ones(high - low)),
+        negative=Side(far, np.ones(near - far)),
+        custom=kind.custom,
+    )
+    shown = whole.to_api()["buckets"]
+    assert isinstance(shown, list)
+    out = np.empty(len(shown), dtype=object)
+    out[:] = [b'[%d,"%b","%b","' % (rule, lower.encode(), upper.encode()) for rule, lower, upper, _ in shown]
+    return out
 
 
 class _Axis:
@@ -297,8 +350,8 @@ def series(
         (text,) = encoder.rows(row[None], (there & ~native)[None])
         parts.append(b'"values":[%b]' % text)
     if native.any():
-        pairs = zip(timestamps[native].tolist(), histograms[native].cells, strict=True)
-        parts.append(b'"histograms":[' + b",".join(_histogram(ms, each) for ms, each in pairs) + b"]")
+        pairs = zip(timestamps[native].tolist(), histogram_texts(histograms[native]), strict=True)
+        parts.append(b'"histograms":[' + b",".join(b"[%b,%b]" % (timestamp(ms), each) for ms, each in pairs) + b"]")
     return b",".join(parts) + b"}"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.histogram import Accumulator, FloatHistogram, IncompatibleError, ResetHint
-from common.histogram_grid import Grid
+from common.histogram_grid import Grid, columns_of, in_columns
 from common.promql import column_ranges, windows
 from common.promql.gotext import quote
 from common.promql.matrix import Bools, Floats, Matrix, Times
@@ -157,7 +157,8 @@ def _one_by_one(
     presence: Bools,
 ) -> Grid:
     """The windows `left` [S, K]: fills in values and presence, and gives the histograms."""
-    cells = np.full(left.shape, None, dtype=object)
+    places: list[int] = []
+    found: list[FloatHistogram] = []
     for row in np.flatnonzero(left.any(axis=1)).tolist():
         series = group[row]
         remarks = Remarks(ev, series.labels.name, position)
@@ -179,10 +180,13 @@ def _one_by_one(
             value = handler(window)
             presence[row, k] = value is not None
             if isinstance(value, FloatHistogram):
-                cells[row, k] = value
+                places.append(row * left.shape[1] + k)
+                found.append(value)
             elif value is not None:
                 values[row, k] = value
-    return Grid.of(cells)
+    at = np.array(places, np.intp)
+    grid = in_columns([(columns, at[mine]) for columns, mine in columns_of(found)], left.size)
+    return Grid(grid.places.reshape(left.shape), grid.blocks)
 
 
 def part_of(samples: Samples, lo: int, hi: int) -> Samples:

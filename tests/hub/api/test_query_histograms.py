@@ -1,10 +1,13 @@
 """Native histograms in query results, as Prometheus's API writes them."""
 
+import numpy as np
 import pytest
 
 from common.histogram import FloatHistogram, side
+from common.histogram_grid import columns_of, in_columns
 from common.labels import Labels
 from common.promql.promqltest_store import ScriptStore
+from hub.api import encode
 from tests.hub.api.conftest import Api
 
 H = Labels.of(__name__="h")
@@ -70,3 +73,18 @@ async def test_one_without_observations_has_no_buckets(api: Api, store: ScriptSt
     store.add_histogram(Labels.of(__name__="none"), 0, FloatHistogram())
     data = await api.data("/api/v1/query", query="none", time="0")
     assert data["result"][0]["histogram"] == [0, {"count": "0", "sum": "0"}]
+
+
+def test_histograms_in_columns_have_the_texts_of_objects() -> None:
+    rng = np.random.default_rng(5)
+    made = [
+        FloatHistogram(),
+        FloatHistogram(2, np.nan, -np.inf, 1e-9, 0.25, side(-3, [0.1]), side(0, [1e30, 0.0, 2.0])),
+    ]
+    made += [FloatHistogram(-53, 6.0, 1.5, positive=side(1, [6.0, 1e-7]), custom=(0.5, 1.0))]
+    for _ in range(40):
+        above, below = (side(int(rng.integers(-9, 9)), (rng.integers(0, 3, 5) * 0.7).tolist()) for _ in range(2))
+        numbers = rng.normal(0, 10.0 ** rng.integers(-8, 8), 3).tolist()
+        made.append(FloatHistogram(int(rng.integers(-1, 4)), numbers[0], numbers[1], numbers[2], 0.001, above, below))
+    grid = in_columns(columns_of(made), len(made))
+    assert encode.histogram_texts(grid) == [encode.text(each.to_api()) for each in made]
