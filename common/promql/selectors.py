@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from common.labels import Labels
 from common.promql import stacks, windows
-from common.promql.matrix import Bools, Floats, Matrix, Times
+from common.promql.matrix import Bools, Floats, Matrix, Times, of_each
 from common.tsdb.querier import RowBatch, Timelines
 
 if TYPE_CHECKING:
@@ -168,13 +168,7 @@ def instant(rows: Rows, at: Times, lookback: int, timestamps: Times) -> Matrix |
     index, there = positions(rows, at, lookback)
     if not there.any():
         return None
-    shape = (len(rows.labels), len(at))
-    return Matrix(
-        rows.labels,
-        windows.take(rows.values, index),
-        np.broadcast_to(there, shape),
-        timestamps,
-    )
+    return Matrix(rows.labels, windows.take(rows.values, index), of_each(there, len(rows.labels)), timestamps)
 
 
 def newest(batch: RowBatch, timestamps: Times) -> Matrix | None:

@@ -32,7 +32,7 @@ def take(values: Floats, index: Index) -> Floats:
         end = first + step * (count - 1)
         if step > 0 and first >= 0 and end <= last and int(index[-1]) == end:
             strides = np.arange(first, end + 1, step)
-            if np.array_equal(strides, index):
+            if (strides == index).all():
                 return values[:, first : end + 1 : step]
     if count == 1:
         at = min(max(int(index[0]), 0), last)

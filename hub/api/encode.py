@@ -234,6 +234,7 @@ class MatrixEncoder:
             texts: list[bytes | None] = [None] * len(part)
             if part.size >= _FEW_CELLS:
                 self._constant_rows(part, there, texts)
+            if part.size >= _FEW_DECIMALS:
                 self._decimal_rows(part, there, texts)
             self._other_rows(part, there, texts)
             for text in texts:
@@ -311,8 +312,9 @@ _BLOCK_ROWS = 1 << 10
 """Rows of an instant query are encoded in blocks of so many, between which it can be given up."""
 _BLOCK_CELLS = 1 << 14
 """Rows are encoded in blocks of about this many cells, whose arrays stay in the cache."""
-_FEW_CELLS = 256
-"""Below it array calls cost more than what they save."""
+_FEW_CELLS = 64
+_FEW_DECIMALS = 400
+"""Below these numbers of cells array calls cost more than what they save."""
 _MAX_REMEMBERED = 2000
 """Longest axis that is kept for others."""
 _MAX_CONSTANTS = 16

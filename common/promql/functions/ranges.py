@@ -13,7 +13,7 @@ from common.promql import selectors, stacks, window_ranks, window_rates, window_
 from common.promql.ast import Call, MatrixSelector, Subquery
 from common.promql.functions import extended, mixed_ranges
 from common.promql.gotext import quote, short_float
-from common.promql.matrix import Bools, Floats, Matrix, Times
+from common.promql.matrix import Bools, Floats, Matrix, Times, of_each
 from common.promql.mixed import MixedSeries, Samples, from_matrix, split, window_loads
 from common.promql.preprocess import unwrap
 from common.tsdb.querier import RowBatch, SelectHints, Timelines
@@ -212,7 +212,7 @@ def _apply(
             if not enough.any() and (born is None or not born.any()):
                 continue
             values = kernel(rows, lo, hi)
-            there = np.broadcast_to(enough, values.shape) if born is None else enough | born
+            there = of_each(enough, len(values)) if born is None else enough | born
             yield Matrix(rows.labels, values, there, steps.times, drop_name=rows.drop_name)
             if node.func == "quantile_over_time":
                 _check_quantile(ev, node, args[0][enough])
