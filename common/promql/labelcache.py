@@ -11,8 +11,8 @@ from common.promql.matrix import METADATA_LABELS
 MAX_ENTRIES = 200_000
 """Label sets that one derivation remembers; when it is full it starts anew."""
 
-MAX_DERIVATIONS = 64
-"""Derivations (grouping clauses) that are remembered; when there are more, all start anew."""
+MAX_DERIVATIONS = 256
+"""Derivations (grouping clauses) that are remembered; when there are more, those that came first go."""
 
 
 class Numbering:
@@ -99,8 +99,9 @@ class LabelCache:
         key = (keep, names)
         found = self._derived.get(key)
         if found is None:
-            if len(self._derived) >= MAX_DERIVATIONS:
-                self._derived.clear()
+            # Other threads may do so, too.
+            for oldest in list(self._derived)[: max(0, len(self._derived) + 1 - MAX_DERIVATIONS)]:
+                self._derived.pop(oldest, None)
             found = self._derived[key] = _Derived(
                 (lambda labels: labels.keep(names)) if keep else (lambda labels: labels.drop(names))
             )

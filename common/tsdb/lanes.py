@@ -28,7 +28,7 @@ from common.tsdb.wal import NO_TIME
 
 HOUR_SECONDS = 3600.0
 MAX_PLANS = 1024
-MAX_PLANNED = 1_000_000
+MAX_PLANNED = 2_000_000
 """Sets of matchers whose rows in the head are remembered, and rows of all; beyond, what was used longest ago goes."""
 PART_ROWS = 4
 """Rows that take as much memory as what is remembered of a chunk."""
