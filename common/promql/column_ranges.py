@@ -3,7 +3,7 @@
 Everything comes out as `functions.mixed_ranges` has it, to the bit; what this module leaves out is for that one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.histogram import ResetHint
-from common.histogram_grid import Block, Columns, Grid, Index, in_columns
+from common.histogram_grid import HEAD, Block, Columns, Grid, Index, Spread, in_columns
 from common.promql.matrix import Bools, Floats, Times
-from common.promql.mixed import Samples
+from common.promql.mixed import MixedSeries, Samples
 from common.tsdb.querier import RowBatch
 
 _EXACT = float(1 << 53)
@@ -27,6 +27,8 @@ class Found:
     values: Floats
     there: Bools
     grid: Grid
+    collision: bool = False
+    """Whether hints contradict each other."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,26 +260,29 @@ def _instant(w: Windows, counter: bool) -> Found | None:
 def _over_time(w: Windows, mean: bool) -> Found | None:
     resets, holds = w.any_of(w.hints == ResetHint.RESET), w.any_of(w.hints == ResetHint.NOT_RESET)
     gauges, unknown = w.any_of(w.hints == ResetHint.GAUGE), w.any_of(w.hints == ResetHint.UNKNOWN)
-    fit = w.uniform & ~(resets & holds)
-    hints = np.where(unknown, ResetHint.UNKNOWN, np.where(resets, ResetHint.RESET, ResetHint.NOT_RESET))
+    hints = np.where(
+        unknown | (resets & holds), ResetHint.UNKNOWN, np.where(resets, ResetHint.RESET, ResetHint.NOT_RESET)
+    )
     hints = np.where(gauges, ResetHint.GAUGE, hints).astype(np.uint8)
+    done = np.zeros(len(w.lo), np.bool_)
     found = []
-    done = fit.copy()
-    for block, mine in w.by_block(fit):
-        lo, count = w.lo[mine], (w.hi - w.lo)[mine]
-        rows = np.where(w.block_of == w.block_of[lo[0]], w.row_of, 0)
-        total, lost = _sums(block.numbers[rows[lo[0] : int((lo + count).max())]], lo - lo[0], count)
-        infinite = np.isinf(total).any(axis=1)
-        if mean and infinite.any():
-            done[mine[infinite]] = False
-            kept = np.flatnonzero(~infinite)
-            mine, total, lost, count = mine[kept], total[kept], lost[kept], count[kept]
-        with np.errstate(all="ignore"):
+    for view, fit in ((w, w.uniform), *(() if w.coarse is None else (w.coarse,))):
+        for block, mine in view.by_block(fit):
+            if view is not w and not (np.rint(block.numbers[:, HEAD:]) == block.numbers[:, HEAD:]).all():
+                # Buckets that are joined before they are summed up lose something else.
+                continue
+            lo, count = w.lo[mine], (w.hi - w.lo)[mine]
+            rows = np.where(view.block_of == view.block_of[lo[0]], view.row_of, 0)
+            total, lost = _sums(block.numbers[rows[lo[0] : int((lo + count).max())]], lo - lo[0], count)
             if mean:
-                total, lost = total / count[:, None], lost / count[:, None]
+                # Of what overflows the mean is taken otherwise.
+                kept = np.flatnonzero(~np.isinf(total).any(axis=1))
+                mine, count = mine[kept], count[kept]
+                total, lost = total[kept] / count[:, None], lost[kept] / count[:, None]
             total = np.where(count[:, None] > 1, total + lost, total)
-        found.append((Columns(block.kind, block.spread, total, hints[mine]), mine))
-    return _histograms(w, done, found)
+            found.append((Columns(block.kind, block.spread, total, hints[mine]), mine))
+            done[mine] = True
+    return replace(_histograms(w, done, found), collision=bool((done & resets & holds).any()))
 
 
 def _sums(used: Floats, lo: Index, count: Index) -> tuple[Floats, Floats]:
@@ -373,6 +378,28 @@ def evaluate(func: str, samples: Samples, lo: Index, hi: Index, starts: Times, e
     function = _FUNCTIONS.get(func)
     with np.errstate(all="ignore"):
         return None if function is None else function(Windows(samples, lo, hi, starts, ends))
+
+
+def without_buckets(group: Sequence[MixedSeries]) -> list[MixedSeries]:
+    """Series of a group of `mixed_ranges`, of whose results only counts and sums are asked, without what needs not be.
+
+    All must be known to begin anew or not, or their buckets tell it.
+    """
+    blocks: list[Block] = []
+    for block in group[0].histograms.grid.blocks:
+        if not isinstance(block, Columns):
+            return [*group]
+        blocks.append(Columns(block.kind, Spread(), block.numbers[:, :HEAD], block.hints))
+    out = []
+    known = (ResetHint.RESET, ResetHint.NOT_RESET)
+    for series in group:
+        grid = Grid(series.histograms.grid.places, blocks)
+        samples = replace(series.histograms, source=grid)
+        none = np.zeros(0, np.intp)
+        if not np.isin(Windows(samples, none, none, none, none).hints[1:], known).all():
+            return [*group]
+        out.append(replace(series, histograms=samples))
+    return out
 
 
 def with_resets(batch: RowBatch) -> RowBatch:

@@ -109,6 +109,8 @@ def evaluate(
             presence[where] = found.there | found.grid.there
             grid.places[where] = found.grid.places
             grid = Grid(grid.places, found.grid.blocks)
+            if found.collision:
+                Remarks(ev, "", position).collision("aggregation")
     if left.any():
         grid = grid.filled(_one_by_one(ev, handler, position, group, lo, hi, left, starts, ends, values, presence))
     kept = np.flatnonzero(presence.any(axis=1))

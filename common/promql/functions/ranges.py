@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from common.errors import QueryError
 from common.labels import Labels
-from common.promql import selectors, stacks, window_ranks, window_rates, window_sums, windows
+from common.promql import column_ranges, selectors, stacks, window_ranks, window_rates, window_sums, windows
 from common.promql.ast import Call, MatrixSelector, Subquery
 from common.promql.functions import extended, mixed_ranges
 from common.promql.gotext import quote, short_float
@@ -234,6 +234,8 @@ def _apply(
     for group in mixed_ranges.groups(mixed.values()):
         ev.budget.check()
         load(window_loads(group, starts, ends))
+        if isinstance(source, MatrixSelector) and source.selector.span in ev.setting.counted:
+            group = column_ranges.without_buckets(group)
 
         def of_floats(floats: Samples, series: MixedSeries = group[0]) -> tuple[Floats, int]:
             rows = selectors.Rows([series.labels], np.asarray(floats.values, dtype=np.float64)[None], floats.times)
