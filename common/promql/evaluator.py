@@ -40,7 +40,7 @@ from common.promql.matrix import (
     merge_same_labels,
     scalar,
 )
-from common.promql.mixed import MixedSeries, instant, instant_seconds, loads, split
+from common.promql.mixed import MixedSeries, groups, instant_seconds, instants, loads, split
 from common.promql.mixed_extended import smoothed_instant
 from common.promql.preprocess import step_invariant, unwrap
 from common.promql.typecheck import value_type
@@ -224,12 +224,12 @@ class Evaluator:
                 if part is not None:
                     steps.load(part.presence.sum(axis=0))
                     yield part
-        for series in mixed.values():
+        if node.smoothed:
+            parts = (smoothed_instant(self, node, series, at, steps.times) for series in mixed.values())
+        else:
+            parts = (instants(group, at, lookback, steps.times) for group in groups(mixed.values()))
+        for part in parts:
             self.budget.check()
-            if node.smoothed:
-                part = smoothed_instant(self, node, series, at, steps.times)
-            else:
-                part = instant(series, at, lookback, steps.times)
             if part is not None:
                 steps.load(loads(part))
                 yield part

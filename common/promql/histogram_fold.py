@@ -114,21 +114,49 @@ class HistogramFold:
 
     def _add_columns(self, items: "_Items", places: Index) -> None:
         """Add some of the items to their cells, in their order."""
-        if not len(places):
-            return
-        cells, own = items.cells[places], items.own[places]
-        states = self._kind_of[cells]
-        alike = (own == own[0]).all() and ((states == own[0]) | (states == _NO_KIND)).all()
-        if alike and len(items.blocks) == 1:
-            self._kind_of[cells] = own[0]
-            self._columns[int(own[0])].add(cells, items.blocks[0], items.row_of[places])
-            return
-        order = np.argsort(cells, kind="stable")
-        begins = np.flatnonzero(np.diff(cells[order], prepend=-1))
-        counts = np.diff(begins, append=len(order))
-        for turn in range(int(counts.max())):
-            some = order[begins[counts > turn] + turn]
-            self._add_turn(items, places[some])
+        places = places[np.argsort(items.cells[places], kind="stable")]
+        schema_of = np.array([sums.kind.schema for sums in self._columns])
+        while len(places):
+            cells, own = items.cells[places], items.own[places]
+            begins = np.flatnonzero(np.diff(cells, prepend=-1))
+            counts = np.diff(begins, append=len(cells))
+            coarsest = np.minimum.reduceat(schema_of[own], begins)
+            states = self._kind_of[cells[begins]]
+            fresh = states == _NO_KIND
+            finest = np.maximum.reduceat(schema_of[own], begins)
+            settled = np.where(fresh, finest, schema_of[states]) <= coarsest
+            kinds = np.where(fresh, own[begins], states)
+            # Where the resolution won't fall any more, all at once.
+            for kind in np.unique(kinds[settled]).tolist():
+                self._add_settled(items, places[np.repeat(settled & (kinds == kind), counts)], kind)
+            if settled.all():
+                return
+            first = begins[~settled]
+            self._add_turn(items, places[first])
+            left = np.repeat(~settled, counts)
+            left[first] = False
+            places = places[left]
+            schema_of = np.array([sums.kind.schema for sums in self._columns])
+
+    def _add_settled(self, items: "_Items", places: Index, kind: int) -> None:
+        """Add items to cells of a kind that is coarse enough for all of them."""
+        sums, cells, block_of = self._columns[kind], items.cells[places], items.block_of[places]
+        self._kind_of[cells] = kind
+        parts = []
+        for number in np.unique(block_of).tolist():
+            mine = np.flatnonzero(block_of == number)
+            block, rows = items.blocks[number], items.row_of[places[mine]]
+            if len(mine) == len(places) and block.kind == sums.kind:
+                sums.add(cells, block, rows)
+                return
+            parts.append((block.take(rows).coarser(sums.kind.schema), mine))
+        spread = Spread()
+        for columns, _ in parts:
+            spread = spread.union(columns.spread)
+        out = Columns(sums.kind, spread, np.zeros((len(places), spread.width)), np.zeros(len(places), np.uint8))
+        for columns, mine in parts:
+            columns.put(out, mine)
+        sums.add(cells, out, np.arange(len(places)))
 
     def _add_turn(self, items: "_Items", places: Index) -> None:
         """Add items of which each cell has one at most."""

@@ -125,6 +125,41 @@ def split(batches: Iterable[RowBatch], mixed: dict[Labels, MixedSeries]) -> Iter
             )
 
 
+def groups(found: Iterable[MixedSeries]) -> Iterator[list[MixedSeries]]:
+    """Series parted so that those of one group can be looked at at once: without floats they share their columns."""
+    waiting: list[MixedSeries] = []
+    for each in found:
+        alone = len(each.floats.times) > 0
+        if waiting and (alone or waiting[0].histograms.grid.blocks is not each.histograms.grid.blocks):
+            yield waiting
+            waiting = []
+        if alone:
+            yield [each]
+        else:
+            waiting.append(each)
+    if waiting:
+        yield waiting
+
+
+def instants(group: Sequence[MixedSeries], at: Times, lookback: int, timestamps: Times) -> Matrix | None:
+    """As `instant`, for all series of a group."""
+    if len(group) == 1:
+        return instant(group[0], at, lookback, timestamps)
+    parts = [series.histograms for series in group]
+    first = np.cumsum([0, *(len(part.times) for part in parts)])[:-1, None]
+    index = np.array([part.times.searchsorted(at, side="right") - 1 for part in parts])
+    newest = np.maximum(index, 0) + first
+    there = (index >= 0) & (np.concatenate([part.times for part in parts])[newest] > at - lookback)
+    there &= ~np.concatenate([part.stale for part in parts])[newest]
+    kept = np.flatnonzero(np.logical_or.reduce(there, axis=1))
+    if not len(kept):
+        return None
+    places = np.where(there, np.concatenate([part.grid.places for part in parts])[newest], -1)
+    grid = Grid(places, parts[0].grid.blocks)
+    matrix = Matrix([series.labels for series in group], np.zeros(there.shape), there, timestamps, grid)
+    return matrix if len(kept) == len(group) else matrix.rows(kept)
+
+
 def instant(series: MixedSeries, at: Times, lookback: int, timestamps: Times) -> Matrix | None:
     """The series' newest sample at the instants `at` [K], as steps `timestamps`; None if there is none."""
     index, times, histograms = newest(series, at)

@@ -7,6 +7,7 @@ shared out as floats are; only what comes out is looked at sample by sample. Pur
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 import numpy as np
@@ -23,6 +24,9 @@ W = TypeVar("W")
 
 MAX_HISTOGRAMS: Final = 1 << 14
 """Histograms that are joined at once, unless one row alone has more."""
+
+LAST: Final = 2
+"""Samples of each series that are read where the newest is wanted."""
 
 Items = Sequence[bytes] | Lot | NDArray[np.float64]
 """Encoded histograms, decoded ones (nobody asks for the staleness markers among them), or floats."""
@@ -233,10 +237,15 @@ def _together(parts: list[_Part[L]], dropped: int, budget: Budget | None) -> Joi
 
 
 def batches(
-    floats: Sequence[Piece[Labels]], histograms: Sequence[Piece[Labels]], pool: Pool, budget: Budget | None
+    floats: Sequence[Piece[Labels]],
+    histograms: Sequence[Piece[Labels]],
+    pool: Pool,
+    budget: Budget | None,
+    newest: bool = False,
 ) -> Iterator[RowBatch]:
-    """As `common.tsdb.join.join`, for both kinds."""
-    for joined in join_kinds(floats, histograms, pool, budget, _in_columns):
+    """As `common.tsdb.join.join`, for both kinds; `newest` is that of SelectHints."""
+    whole = partial(_in_columns, newest=newest)
+    for joined in join_kinds(floats, histograms, pool, budget, whole):
         if isinstance(joined, RowBatch):
             yield joined
         elif isinstance(joined, Joined):
@@ -260,10 +269,24 @@ def _batch(joined: JoinedHistograms[Labels]) -> RowBatch:
     )
 
 
-def _in_columns(joined: Joined[Labels], pool: Pool, budget: Budget | None) -> RowBatch:
+def _last(lines: Timelines) -> tuple[Timelines, NDArray[np.intp]]:
+    """The last slots of lines, and how many there are before them."""
+    skip = np.maximum(lines.lengths - LAST, 0)
+    at = np.minimum(skip[:, None] + np.arange(LAST), lines.times.shape[1] - 1)
+    stale = None if lines.stale is None else np.take_along_axis(lines.stale, at, axis=1)
+    return Timelines(np.take_along_axis(lines.times, at, axis=1), lines.lengths - skip, stale), skip
+
+
+def _in_columns(joined: Joined[Labels], pool: Pool, budget: Budget | None, newest: bool) -> RowBatch:
     lines = joined.timelines
     lengths = lines.lengths[joined.timeline_of]
     numbers = joined.values[:, : int(lengths.max())]
+    if newest and numbers.shape[1] > LAST:
+        # With one before, which hints are about.
+        lines, skip = _last(lines)
+        skips = skip[joined.timeline_of, None]
+        numbers = np.take_along_axis(numbers, np.minimum(skips + np.arange(LAST), numbers.shape[1] - 1), axis=1)
+        lengths = lines.lengths[joined.timeline_of]
     shape = numbers.shape
     there = np.arange(shape[1]) < lengths[:, None]
     if lines.stale is not None:

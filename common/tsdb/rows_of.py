@@ -45,4 +45,4 @@ def rows_of(
         if block.has_histograms:
             native.extend(block_pieces(block, deletions, matchers, start, end, cache, pool))
     native.extend(chosen_histograms(chosen, matchers, start, end, cache, pool))
-    return batches(found, native, pool, budget) if native else join(found, budget)
+    return batches(found, native, pool, budget, newest) if native else join(found, budget)

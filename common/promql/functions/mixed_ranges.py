@@ -1,7 +1,7 @@
 """Functions of range vectors that hold native histograms: window by window."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,22 +55,6 @@ class Remarks:
     def reconciled(self, operation: str) -> None:
         """Custom bounds that had to be brought together."""
         self.ev.notes.info(f"{RECONCILED} {operation}", self.position)
-
-
-def groups(series: Iterable[MixedSeries]) -> Iterator[list[MixedSeries]]:
-    """Series, less staleness markers, as `evaluate` takes them at once: those without floats that share columns."""
-    waiting: list[MixedSeries] = []
-    for raw in series:
-        each = raw.real()
-        if waiting and (len(each.floats.times) or waiting[0].histograms.grid.blocks is not each.histograms.grid.blocks):
-            yield waiting
-            waiting = []
-        if len(each.floats.times):
-            yield [each]
-        else:
-            waiting.append(each)
-    if waiting:
-        yield waiting
 
 
 def evaluate(

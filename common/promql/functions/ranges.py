@@ -14,7 +14,7 @@ from common.promql.ast import Call, MatrixSelector, Subquery
 from common.promql.functions import extended, mixed_ranges
 from common.promql.gotext import quote, short_float
 from common.promql.matrix import Bools, Floats, Matrix, Times, of_each
-from common.promql.mixed import MixedSeries, Samples, from_matrix, split, window_loads
+from common.promql.mixed import MixedSeries, Samples, from_matrix, groups, split, window_loads
 from common.promql.preprocess import unwrap
 from common.tsdb.querier import RowBatch, SelectHints, Timelines
 
@@ -231,7 +231,7 @@ def _apply(
             else:
                 yield from _together(ev, node, function, stacks.real(batch), starts, ends, steps, args, load)
 
-    for group in mixed_ranges.groups(mixed.values()):
+    for group in groups(series.real() for series in mixed.values()):
         ev.budget.check()
         load(window_loads(group, starts, ends))
         if isinstance(source, MatrixSelector) and source.selector.span in ev.setting.counted:
