@@ -126,12 +126,14 @@ class RowIndex:
         columns = self.columns()
         mask: NDArray[np.bool_] | None = None
         for matcher, otherwise in zip(matchers, outcomes, strict=True):
+            # Most sub-schemas don't have the metric at all.
+            if not otherwise and not _possible(matcher, columns.get(matcher.name)):
+                return np.empty(0, dtype=np.intp)
+        for matcher, otherwise in zip(matchers, outcomes, strict=True):
             column = columns.get(matcher.name)
             if column is not None:
                 hit = column.match(matcher, otherwise)
                 mask = hit if mask is None else mask & hit
-            elif not otherwise:
-                return np.empty(0, dtype=np.intp)
         return np.arange(len(self.rows), dtype=np.intp) if mask is None else np.flatnonzero(mask)
 
     def prints(self, target: Target) -> NDArray[np.uint64]:
@@ -154,6 +156,11 @@ class RowIndex:
         if target.names.isdisjoint(self.columns()):
             return Labels.from_sorted(tuple(sorted(mine.pairs + target.labels.pairs)))
         return target.labels.merge(mine)
+
+
+def _possible(matcher: Matcher, column: Column | None) -> bool:
+    """Whether a row that has the label may satisfy the matcher."""
+    return column is not None and (matcher.type != "=" or matcher.value in column.values)
 
 
 Name = tuple[RowIndex, int, Target]
