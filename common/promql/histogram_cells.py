@@ -30,7 +30,7 @@ def cell(
 ) -> tuple[FloatHistogram | None, bool | None]:
     """The result for one pair of cells, and for a comparison whether it holds; (None, None) if there is no result.
 
-    What a number scales is left to `scaled`.
+    Where one operand has no histogram at all, what a number scales is left to `scaled`.
     """
     op = expr.op
     position = expr.span.start
@@ -51,8 +51,14 @@ def cell(
             return (histogram.with_hint(ResetHint.GAUGE) if op == "-" else histogram), None
     elif one is not None:
         match op:
+            case "*":
+                return one.times(right), None
+            case "/":
+                return one.divided(right), None
             case "</" | ">/":
                 return nativehist.trimmed(one, right, upper=op == "</"), None
+    elif other is not None and op == "*":
+        return other.times(left), None
     what = f'incompatible sample types encountered for binary operator "{op}": {_kind(one)} {op} {_kind(other)}'
     ev.notes.info(what, position)
     return None, None

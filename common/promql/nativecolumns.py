@@ -44,11 +44,12 @@ def quantile(q: Floats, columns: Columns) -> Floats:
     """Quantile `q` [N] of each, all of them regular."""
     counts = columns.upwards()
     out = np.empty(len(columns))
-    forward = q < 0.5
+    inside = np.where((q >= 0) & (q <= 1), q, 0.0)
+    forward = inside < 0.5
     for ahead in (True, False):
         rows = np.flatnonzero(forward == ahead)
         if len(rows):
-            out[rows] = _quantile(q[rows], columns.take(rows), counts[rows], ahead)
+            out[rows] = _quantile(inside[rows], columns.take(rows), counts[rows], ahead)
     out[(columns.numbers[:, 0] == 0) | np.isnan(q)] = math.nan
     out[q > 1] = math.inf
     out[q < 0] = -math.inf
