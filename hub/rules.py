@@ -397,6 +397,9 @@ class RuleManager:
         except Exception as err:  # noqa: BLE001 - the boundary of a rule: one rule's fault stays its own
             error = f"{type(err).__name__}: {err}"
             _log.error("rule evaluation broke", err, group=group.key, rule=each.rule.name)
+        for event in events:
+            if event.change in (Change.FIRING, Change.RESOLVED):
+                _log.info(f"alert {event.change}", alert=event.alert.labels, value=event.alert.value)
         return _Outcome(state, wrote, error, self._clock.monotonic() - began, events)
 
     def _settle(self, key: str, each: _RuleSlot, now: Millis, outcome: _Outcome) -> None:
@@ -417,14 +420,8 @@ class RuleManager:
             alerts=tuple(each.state.alerts.values()),
             restored=each.state.restored,
         )
-        self._report(outcome.events)
-
-    def _report(self, events: Sequence[Event]) -> None:
-        for event in events:
-            if event.change in (Change.FIRING, Change.RESOLVED):
-                _log.info(f"alert {event.change}", alert=event.alert.labels, value=event.alert.value)
-        if events:
-            self._on_events(events)
+        if outcome.events:
+            self._on_events(outcome.events)
 
     async def _restore(self, slot: _GroupSlot, now: Millis) -> None:
         for each in slot.rules:

@@ -387,6 +387,25 @@ async def test_rules_of_a_group_share_a_job_for_a_slice_of_time(clock: FakeClock
     assert world.manager.groups()[0].rules[2].duration == pytest.approx(milliseconds / 1000)
 
 
+async def test_alerts_are_logged_where_rules_are_evaluated(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
+    world = World(clock, "groups: [{name: g, rules: [{alert: Up, expr: up}]}]")
+    world.store.add(UP, clock.now(), 3.0)
+    logged: list[str] = []
+
+    class Listening(InlineExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            done = super().submit(fn, *args, **kwargs)
+            logged.extend(caplog.messages)
+            return done
+
+    world.manager._executor = Listening()
+    with caplog.at_level("INFO"):
+        await world.evaluate(clock.now())
+    # Thousands may fire at once: the event loop has other things to do.
+    assert [line for line in logged if "alert firing" in line]
+    assert [event.change for event in world.events] == [Change.FIRING]
+
+
 async def test_a_group_is_evaluated_at_aligned_ticks(clock: FakeClock) -> None:
     world = World(clock, RECORD)
     world.store.add(UP, clock.now(), 3.0)
