@@ -267,10 +267,7 @@ def encode(stored: Stored) -> bytes:
 def decode(data: bytes) -> Stored:
     """The inverse; FormatError for anything else."""
     reader = Reader(data)
-    flags = reader.byte()
-    after = reader.uvarint() if flags & _AFTER else 0
-    start = reader.varint() if flags & _START else 0
-    layout = _layout(reader.take(reader.uvarint()))
+    flags, after, start, layout = _head(reader)
     total: float = _DOUBLE.unpack(reader.take(8))[0]
     if flags & _INTEGERS:
         numbers = get_ints(reader).astype(np.float64)
@@ -291,42 +288,41 @@ def decode_all(items: Sequence[bytes]) -> Lot:
         if len(item) != size or not item.startswith(prefix):
             if not item:
                 continue
-            prefix, size = _prefix(item), len(item)
+            reader = Reader(item)
+            _head(reader)
+            prefix, size = item[: reader.at], len(item)
             mine = groups.setdefault((prefix, size), [])
         mine.append(at)
     afters, starts = np.zeros(len(items), np.int64), np.zeros(len(items), np.int64)
     late = np.zeros(len(items), np.bool_)
-    parts = []
+    shapes: dict[tuple[int, bool, int], list[tuple[bytes, list[int], int, _Layout]]] = {}
     for (prefix, size), places in groups.items():
+        flags, after, start, layout = _head(Reader(prefix))
         where = np.array(places, np.intp)
-        flags, after, start, layout = _head(prefix)
         afters[where], starts[where], late[where] = after, start, bool(flags & _LATE)
-        table = np.frombuffer(b"".join([items[at] for at in places]), np.uint8).reshape(-1, size)[:, len(prefix) :]
+        shape = size - len(prefix), bool(flags & _INTEGERS), layout.numbers
+        shapes.setdefault(shape, []).append((prefix, places, flags & _HINT, layout))
+    parts = []
+    for (size, integers, count), alike in shapes.items():
+        # Many series with a few samples each would take a call or two for each series else.
+        body = b"".join([items[at][len(prefix) :] for prefix, places, _, _ in alike for at in places])
+        if size < _DOUBLE.size:
+            raise FormatError("histogram ends before its sum")
+        table = np.frombuffer(body, np.uint8).reshape(-1, size)
         totals = np.ascontiguousarray(table[:, :8]).view("<f8")[:, 0]
-        numbers = _numbers(table[:, 8:], bool(flags & _INTEGERS), layout.numbers)
-        parts.append(
-            (
-                layout.columns(totals, numbers[:, :2], numbers[:, 2:], np.full(len(where), flags & _HINT, np.uint8)),
-                where,
-            )
-        )
+        numbers = _numbers(table[:, 8:], integers, count)
+        at = 0
+        for _, places, hint, layout in alike:
+            end = at + len(places)
+            hints = np.full(len(places), hint, np.uint8)
+            columns = layout.columns(totals[at:end], numbers[at:end, :2], numbers[at:end, 2:], hints)
+            parts.append((columns, np.array(places, np.intp)))
+            at = end
     return Lot(parts, afters, starts, late)
 
 
-def _prefix(item: bytes) -> bytes:
-    """What stands before a sample's sum."""
-    reader = Reader(item)
-    flags = reader.byte()
-    if flags & _AFTER:
-        reader.uvarint()
-    if flags & _START:
-        reader.varint()
-    reader.take(reader.uvarint())
-    return item[: reader.at]
-
-
-def _head(prefix: bytes) -> tuple[int, int, int, _Layout]:
-    reader = Reader(prefix)
+def _head(reader: Reader) -> tuple[int, int, int, _Layout]:
+    """What stands before a sample's sum: flags, `after`, start and layout."""
     flags = reader.byte()
     after = reader.uvarint() if flags & _AFTER else 0
     start = reader.varint() if flags & _START else 0

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from common.errors import FormatError
 from common.histogram import CUSTOM_SCHEMA, EMPTY_SIDE, FloatHistogram, ResetHint, Side, side
 from common.labels import Labels
-from common.tsdb.native import HistogramGroup, Stored, check_histogram, decode, encode, encode_group
+from common.tsdb.native import HistogramGroup, Stored, check_histogram, decode, decode_all, encode, encode_group
 
 COUNTS = st.one_of(
     st.integers(0, 1000).map(float), st.just(0.0), st.floats(0, 1e300), st.sampled_from([math.inf, math.nan, 5e-324])
@@ -79,10 +79,21 @@ def test_a_group_gives_each_row_back_alone(rows: list[list[Stored | None]]) -> N
 
 
 @settings(deadline=None)
+@given(st.lists(st.none() | STORED, max_size=8))
+def test_many_samples_come_back_as_each_was(samples: list[Stored | None]) -> None:
+    samples = samples * 2
+    found = decode_all([b"" if each is None else encode(each) for each in samples]).stored()
+    for one, other in zip(found, samples, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or other is None or same(one, other)
+
+
+@settings(deadline=None)
 @given(STORED, st.data())
 def test_damaged_bytes_give_a_histogram_or_a_named_error(stored: Stored, data: st.DataObject) -> None:
     for body, read in (
         (encode(stored), decode),
+        (encode(stored), lambda body: decode_all([encode(stored), b"x" * (not body) + body, encode(stored)])),
         (encode_group([[stored, None, stored]]), lambda body: HistogramGroup(body).decode(0)),
     ):
         broken = bytearray(body)
