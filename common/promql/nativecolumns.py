@@ -87,7 +87,7 @@ def _quantile(q: Floats, columns: Columns, counts: Floats, forward: bool) -> Flo
     curved = np.flatnonzero(~linear)
     out: Floats = straight
     # Not numpy's power, whose last bit may differ.
-    out[curved] = [_power(each) for each in powers[curved].tolist()]
+    out[curved] = [2.0**each for each in powers[curved].tolist()]
     out[curved[~positive[curved]]] *= -1
     short = count < rank
     out[short] = upper[short]
@@ -95,10 +95,6 @@ def _quantile(q: Floats, columns: Columns, counts: Floats, forward: bool) -> Flo
     empty = ~filled.any(axis=1)
     out[empty] = np.where(rank[empty] > 0, 0.0, math.nan)
     return out
-
-
-def _power(exponent: float) -> float:
-    return float(2.0**exponent)
 
 
 def fraction(lower: Floats, upper: Floats, columns: Columns) -> Floats | None:

@@ -76,8 +76,8 @@ class Pool:
             if isinstance(items, Lot):
                 yield items, local, mine
             else:
-                found = [each for i in local.tolist() if isinstance(each := items[i], bytes)]
-                yield decode_all(found), np.arange(len(mine)), mine
+                assert not isinstance(items, np.ndarray)
+                yield decode_all([items[i] for i in local.tolist()]), np.arange(len(mine)), mine
 
 
 def numbered(piece: Piece[L], first: int) -> Piece[L]:

@@ -295,17 +295,17 @@ def decode_all(items: Sequence[bytes]) -> Lot:
         mine.append(at)
     afters, starts = np.zeros(len(items), np.int64), np.zeros(len(items), np.int64)
     late = np.zeros(len(items), np.bool_)
-    shapes: dict[tuple[int, bool, int], list[tuple[bytes, list[int], int, _Layout]]] = {}
+    shapes: dict[tuple[int, bool, int], list[tuple[int, list[int], int, _Layout]]] = {}
     for (prefix, size), places in groups.items():
         flags, after, start, layout = _head(Reader(prefix))
         where = np.array(places, np.intp)
         afters[where], starts[where], late[where] = after, start, bool(flags & _LATE)
         shape = size - len(prefix), bool(flags & _INTEGERS), layout.numbers
-        shapes.setdefault(shape, []).append((prefix, places, flags & _HINT, layout))
+        shapes.setdefault(shape, []).append((len(prefix), places, flags & _HINT, layout))
     parts = []
     for (size, integers, count), alike in shapes.items():
         # Many series with a few samples each would take a call or two for each series else.
-        body = b"".join([items[at][len(prefix) :] for prefix, places, _, _ in alike for at in places])
+        body = b"".join([items[at][skip:] for skip, places, _, _ in alike for at in places])
         if size < _DOUBLE.size:
             raise FormatError("histogram ends before its sum")
         table = np.frombuffer(body, np.uint8).reshape(-1, size)
@@ -405,11 +405,12 @@ class HistogramGroup:
         self._starts = self._ends - lengths
         self._body = body
         self.rows = rows
+        self._opened: dict[int, _Row] = {}
 
     @property
     def size(self) -> int:
-        """Bytes held."""
-        return len(self._body) + 16 * self.rows
+        """Bytes held, at most: rows that were read take about as much again."""
+        return 2 * len(self._body) + 16 * self.rows
 
     def decode(self, row: int) -> list[Stored | None]:
         """The samples of a row; FormatError if they are damaged."""
@@ -417,6 +418,17 @@ class HistogramGroup:
 
     def lot(self, row: int) -> Lot:
         """The same in columns."""
+        opened = self._opened.get(row)
+        if opened is None:
+            opened = self._opened[row] = self._open(row)
+        parts = []
+        for layout, slots, hints, groups in opened.parts:
+            found = [group.decode() for group in groups]
+            values = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+            parts.append((layout.columns(values[2], values[:2].T, values[3:].T, hints), slots))
+        return Lot(parts, opened.after, opened.start, opened.late)
+
+    def _open(self, row: int) -> "_Row":
         reader = Reader(self._body[int(self._starts[row]) : int(self._ends[row])])
         layout_of, flags, after, start = (get_ints(reader) for _ in range(4))
         parts = []
@@ -425,16 +437,24 @@ class HistogramGroup:
         for number in range(1, 1 + reader.uvarint()):
             layout = _layout(reader.take(reader.uvarint()))
             slots = np.flatnonzero(layout_of == number)
-            found = [Group(reader.take(reader.uvarint())).decode() for _ in range(reader.uvarint())]
-            width = sum(each.shape[1] for each in found)
-            if width != len(slots) or any(len(each) != layout.numbers + 1 for each in found):
+            groups = [Group(reader.take(reader.uvarint())) for _ in range(reader.uvarint())]
+            width = sum(group.slots for group in groups)
+            if width != len(slots) or any(group.rows != layout.numbers + 1 for group in groups):
                 raise FormatError("a row of histograms whose matrices don't fit")
             if len(slots):
-                values = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
-                hints = (flags[slots] & _HINT).astype(np.uint8)
-                parts.append((layout.columns(values[2], values[:2].T, values[3:].T, hints), slots))
+                parts.append((layout, slots, (flags[slots] & _HINT).astype(np.uint8), groups))
         reader.end()
-        return Lot(parts, after, start, (flags & _LATE) != 0)
+        return _Row(parts, after, start, (flags & _LATE) != 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Row:
+    """A row, opened: each layout with its slots, their hints and their numbers; the rest is as in Lot."""
+
+    parts: Sequence[tuple[_Layout, Index, NDArray[np.uint8], Sequence[Group]]]
+    after: NDArray[np.int64]
+    start: NDArray[np.int64]
+    late: NDArray[np.bool_]
 
 
 def check_histogram(histogram: FloatHistogram, labels: Labels, most: int) -> None:

@@ -225,6 +225,8 @@ def table(started: dict[str, Server], shape: Shape, args: argparse.Namespace, co
 def compare(started: dict[str, Server], made: Load, args: argparse.Namespace) -> Iterator[str]:
     """Where results differ from Prometheus's."""
     for shape in shapes(made):
+        if args.shape and args.shape != shape.name:
+            continue
         for name, query in QUERIES.items():
             if args.only and args.only not in name:
                 continue
@@ -247,6 +249,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=6)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="only queries whose name holds this")
+    parser.add_argument("--shape", default="", help="only this one of range/60s, instant")
     parser.add_argument("--warm-only", action="store_true")
     args = parser.parse_args()
     args.work, args.peers = args.work.resolve(), args.peers.resolve()
@@ -258,6 +261,8 @@ def main() -> None:
         print("Results: " + ("all equal to Prometheus's." if not unequal else "; ".join(unequal)), flush=True)
         for cold in (False,) if args.warm_only else (False, True):
             for shape in shapes(made):
+                if args.shape and args.shape != shape.name:
+                    continue
                 for line in table(started, shape, args, cold):
                     print(line, flush=True)
         print("\nPeak memory, MB: " + ", ".join(f"{each.name} {each.peak():.0f}" for each in started.values()))
