@@ -125,6 +125,11 @@ def split(batches: Iterable[RowBatch], mixed: dict[Labels, MixedSeries]) -> Iter
             )
 
 
+def gathered(batch: RowBatch) -> Iterator[MixedSeries]:
+    """The series of a batch of histograms that no floats belong to."""
+    return (MixedSeries(labels, histograms=_samples(batch, row)) for row, labels in enumerate(batch.labels))
+
+
 def groups(found: Iterable[MixedSeries]) -> Iterator[list[MixedSeries]]:
     """Series parted so that those of one group can be looked at at once: without floats they share their columns."""
     waiting: list[MixedSeries] = []

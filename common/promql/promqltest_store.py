@@ -101,6 +101,7 @@ class ScriptStore(MemoryQuerier):
                     ValueKind.HISTOGRAM,
                     self._known_starts([labels], [inside]),
                     grid,
+                    apart=labels not in self._series,
                 )
         for batch in super().select(matchers, start, end, hints, budget):
             if not any(labels in self._starts for labels in batch.labels):

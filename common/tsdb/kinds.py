@@ -317,4 +317,5 @@ def _in_columns(joined: Joined[Labels], pool: Pool, budget: Budget | None, newes
     grid = grid.hinted(which, np.full(len(which), ResetHint.UNKNOWN, np.uint8))
     histograms = Grid(grid.places.reshape(shape), grid.blocks)
     known = starts if starts.any() else None
-    return RowBatch(joined.labels, np.zeros(shape), lines, joined.timeline_of, ValueKind.HISTOGRAM, known, histograms)
+    kind = ValueKind.HISTOGRAM
+    return RowBatch(joined.labels, np.zeros(shape), lines, joined.timeline_of, kind, known, histograms, apart=True)

@@ -109,6 +109,8 @@ class RowBatch:
     kind: ValueKind = ValueKind.FLOAT
     starts: NDArray[np.int64] | None = None
     histograms: Grid | None = None
+    apart: bool = False
+    """Whether it is known of histograms that no series of the batch has floats, too."""
 
 
 class Budget(Protocol):

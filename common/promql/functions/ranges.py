@@ -1,6 +1,6 @@
 """Functions of a range vector: one kernel each, applied to rows that share their timestamps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from common.promql.ast import Call, MatrixSelector, Subquery
 from common.promql.functions import extended, mixed_ranges
 from common.promql.gotext import quote, short_float
 from common.promql.matrix import Bools, Floats, Matrix, Times, of_each
-from common.promql.mixed import MixedSeries, Samples, from_matrix, groups, split, window_loads
+from common.promql.mixed import MixedSeries, Samples, from_matrix, gathered, groups, split, window_loads
 from common.promql.preprocess import unwrap
 from common.tsdb.querier import RowBatch, SelectHints, Timelines
 
@@ -217,36 +217,44 @@ def _apply(
             if node.func == "quantile_over_time":
                 _check_quantile(ev, node, args[0][enough])
 
+    def natives(found: Iterable[MixedSeries]) -> Iterator[Matrix]:
+        for group in groups(series.real() for series in found):
+            ev.budget.check()
+            load(window_loads(group, starts, ends))
+            if isinstance(source, MatrixSelector) and source.selector.span in ev.setting.counted:
+                group = column_ranges.without_buckets(group)
+
+            def of_floats(floats: Samples, series: MixedSeries = group[0]) -> tuple[Floats, int]:
+                rows = selectors.Rows([series.labels], np.asarray(floats.values, dtype=np.float64)[None], floats.times)
+                return kernel(rows, *windows.bounds(floats.times, starts, ends))[0], function.least
+
+            if node.func == "quantile_over_time":
+                lo, hi = windows.bounds(group[0].floats.times, starts, ends)
+                _check_quantile(ev, node, args[0][hi > lo])
+            part = mixed_ranges.evaluate(ev, node.func, position, group, starts, ends, steps.times, of_floats)
+            if part is not None:
+                yield part
+
     if isinstance(source, Subquery):
         yield from apart(subquery_rows(ev, source, steps, ends, mixed))
     else:
         hints = SelectHints(step=steps.step, range=source.range, func=node.func)
         found = ev.select(source.selector, int(ends[0]) - source.range + 1, int(ends[-1]), hints)
-        for batch in split(found, mixed):
-            if batch.starts is not None or len(batch.timelines) == 1:
-                yield from apart(selectors.uniform(batch, steps.count))
-            elif ends[0] == ends[-1]:
-                # One window: it holds exactly what was selected.
-                yield from apart(selectors.by_length(stacks.real(batch)))
-            else:
-                yield from _together(ev, node, function, stacks.real(batch), starts, ends, steps, args, load)
+        for read in found:
+            if read.apart:
+                # Not kept till all are there: nothing more comes of these.
+                yield from natives(gathered(read))
+                continue
+            for batch in split([read], mixed):
+                if batch.starts is not None or len(batch.timelines) == 1:
+                    yield from apart(selectors.uniform(batch, steps.count))
+                elif ends[0] == ends[-1]:
+                    # One window: it holds exactly what was selected.
+                    yield from apart(selectors.by_length(stacks.real(batch)))
+                else:
+                    yield from _together(ev, node, function, stacks.real(batch), starts, ends, steps, args, load)
 
-    for group in groups(series.real() for series in mixed.values()):
-        ev.budget.check()
-        load(window_loads(group, starts, ends))
-        if isinstance(source, MatrixSelector) and source.selector.span in ev.setting.counted:
-            group = column_ranges.without_buckets(group)
-
-        def of_floats(floats: Samples, series: MixedSeries = group[0]) -> tuple[Floats, int]:
-            rows = selectors.Rows([series.labels], np.asarray(floats.values, dtype=np.float64)[None], floats.times)
-            return kernel(rows, *windows.bounds(floats.times, starts, ends))[0], function.least
-
-        if node.func == "quantile_over_time":
-            lo, hi = windows.bounds(group[0].floats.times, starts, ends)
-            _check_quantile(ev, node, args[0][hi > lo])
-        part = mixed_ranges.evaluate(ev, node.func, position, group, starts, ends, steps.times, of_floats)
-        if part is not None:
-            yield part
+    yield from natives(mixed.values())
 
 
 def _together(
