@@ -422,7 +422,8 @@ def _shares(pieces: Sequence[Piece[Name]], shares: int) -> list[NDArray[np.intp]
     number = {device: at for at, device in enumerate(sorted(set(of_names)))}
     devices = np.array([number[device] for device in of_names], np.intp)
     prints = np.concatenate([piece.prints for piece in pieces])
-    cells = np.concatenate([Lines.of(piece.lines).lengths[piece.line_of] for piece in pieces]) + ROW_CELLS
+    lengths = [Lines.of(piece.lines).lengths[piece.line_of] for piece in pieces]
+    cells = np.concatenate(lengths, dtype=np.int64) + ROW_CELLS
     order = np.lexsort((prints, devices))
     ends = np.cumsum(cells[order])
     first = np.diff(prints[order], prepend=~prints[order[0]]) != 0

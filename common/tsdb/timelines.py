@@ -48,7 +48,7 @@ def _parted(times: NDArray[np.int64]) -> tuple[tuple[int, int], NDArray[np.uint6
     found = []
     for step in (exact + (1 << _FRACTION - 1) >> _FRACTION << _FRACTION, exact):
         least = step & (1 << 63) - 1
-        above = times - _grid(np.arange(len(times)), np.int64(least))
+        above = times - _grid(np.arange(len(times), dtype=np.int64), np.int64(least))
         base = above.min()
         found.append(((int(base), least), (above - base).view(np.uint64)))
     return min(found, key=lambda each: _width(each[1]))
@@ -161,7 +161,7 @@ class Part:
     def _times(self, kind: _Class, lines: NDArray[np.intp], first: int, stop: int) -> NDArray[np.int64]:
         """Timestamps of slots `first` to `stop` (exclusive) of some lines, FAR behind their last ones."""
         step, lengths = self._step[lines], self._lengths[lines]
-        slots = np.arange(first, stop)
+        slots = np.arange(first, stop, dtype=np.int64)
         alike = bool((step == step[0]).all())
         times: NDArray[np.int64] = _grid(slots, step[0] if alike else step[:, None]) + self._base[lines, None]
         times += kind.words(lines, first, stop - first)
