@@ -643,7 +643,7 @@ class _Values:
         """[len(rows), at least the longest line]."""
         groups, members = self.groups[rows], self.members[rows]
         if self.pool is not None:
-            values = self._numbers(int(groups[0]), members, self.pool)[:, self.low :]
+            values = self._numbers(int(groups[0]), members, self.pool)
         else:
             values = self.block._cells(groups, members, self.low, self.high)
         return values if self.skip is None else shifted(values, self.skip[rows], self.width)
@@ -651,7 +651,7 @@ class _Values:
     def _numbers(self, group: int, members: NDArray[np.intp], pool: Pool) -> NDArray[np.float64]:
         """Numbers of histograms, NaN for staleness markers."""
         opened = self.block._histograms(group)
-        found = [opened.lot(member) for member in members.tolist()]
+        found = [opened.lot(member, self.low, self.high) for member in members.tolist()]
         numbers = np.full((len(found), max(len(row) for row in found)), np.nan)
         for out, row in zip(numbers, found, strict=True):
             first = pool.place(row, len(row))

@@ -416,17 +416,23 @@ class HistogramGroup:
         """The samples of a row; FormatError if they are damaged."""
         return self.lot(row).stored()
 
-    def lot(self, row: int) -> Lot:
-        """The same in columns."""
+    def lot(self, row: int, low: int = 0, high: int | None = None) -> Lot:
+        """The same in columns, of the slots from `low` to `high` (exclusive)."""
         opened = self._opened.get(row)
         if opened is None:
             opened = self._opened[row] = self._open(row)
         parts = []
         for layout, slots, hints, groups in opened.parts:
-            found = [group.decode() for group in groups]
-            values = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
-            parts.append((layout.columns(values[2], values[:2].T, values[3:].T, hints), slots))
-        return Lot(parts, opened.after, opened.start, opened.late)
+            first, last = np.searchsorted(slots, (low, len(opened.after) if high is None else high)).tolist()
+            if first == last:
+                continue
+            if len(groups) == 1:
+                values = groups[0].decode(None, first, last)
+            else:
+                values = np.concatenate([group.decode() for group in groups], axis=1)[:, first:last]
+            columns = layout.columns(values[2], values[:2].T, values[3:].T, hints[first:last])
+            parts.append((columns, slots[first:last] - low))
+        return Lot(parts, opened.after[low:high], opened.start[low:high], opened.late[low:high])
 
     def _open(self, row: int) -> "_Row":
         reader = Reader(self._body[int(self._starts[row]) : int(self._ends[row])])

@@ -73,6 +73,11 @@ def test_a_group_gives_each_row_back_alone(rows: list[list[Stored | None]]) -> N
     for number in reversed(range(len(rows))):
         found = group.decode(number)
         assert [each is None for each in found] == [each is None for each in rows[number]]
+        for low, high in ((1, len(found)), (0, len(found) - 1), (len(found) // 2, len(found) // 2 + 1)):
+            some = group.lot(number, low, high).stored()
+            assert [each is None for each in some] == [each is None for each in found[low:high]]
+            pairs = zip(some, found[low:high], strict=True)
+            assert all(one is None or other is None or same(one, other) for one, other in pairs)
         assert all(
             one is None or other is None or same(one, other) for one, other in zip(found, rows[number], strict=True)
         )
