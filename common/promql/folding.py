@@ -18,6 +18,7 @@ Bools = NDArray[np.bool_]
 Index = NDArray[np.intp]
 
 _SAFE_RANGE = 1e9
+_ORDINARY = 1e30
 _HUGE = 1e290
 
 
@@ -134,8 +135,9 @@ class Extreme:
 class Summing:
     """`sum` and, with `mean`, `avg`: compensated as in Prometheus.
 
-    Groups whose samples are finite and of one sign or moderate range are summed in any order without rounding
-    (see window_sums.split_high); the others row by row, exactly in Prometheus's order.
+    Groups whose samples are finite and of moderate range, or of one sign and of the size that something measured has,
+    are summed in any order without rounding (see window_sums.split_high); the others row by row, exactly in
+    Prometheus's order: a later batch may cancel what is huge, and leave what is small.
     """
 
     def __init__(self, groups: int, steps: int, mean: bool) -> None:
@@ -170,7 +172,7 @@ class Summing:
         low, top = np.minimum.reduceat(low, batch.starts), np.maximum.reduceat(top, batch.starts)
         with np.errstate(all="ignore"):
             size = np.maximum(top, -low) * len(rows)
-            ok: Bools = np.isfinite(size) & (size < _HUGE) & ((low >= 0) | (top <= 0))
+            ok: Bools = (size < _ORDINARY) & ((low >= 0) | (top <= 0))
             mixed = np.flatnonzero(~ok & np.isfinite(size) & (size < _HUGE))
         if len(mixed):
             part = np.isin(batch.group, batch.ids[mixed])

@@ -80,6 +80,12 @@ def test_fold_equals_its_loop_on_nan_infinity_and_extremes(name, case):
     check(name, case)
 
 
+@pytest.mark.parametrize("name", ["avg", "sum"])
+def test_what_a_later_batch_cancels_leaves_what_came_beside_it(name):
+    column = np.array([[-1.0], [-1e100], [1e100]])
+    check(name, (column, np.full(column.shape, True), np.zeros(3, dtype=np.intp), [2, 3]))
+
+
 @settings(max_examples=30, deadline=None)
 @given(case=batches(moderate | st.just(math.nan)), q=st.sampled_from([-1.0, 0.0, 0.3, 0.5, 1.0, 2.0, math.nan]))
 def test_quantile_equals_its_loop(case, q):
