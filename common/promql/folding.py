@@ -193,14 +193,15 @@ class Summing:
             rows, group = rows[part], batch.group[part]
             starts = np.flatnonzero(np.concatenate([[True], group[1:] != group[:-1]])).astype(np.intp)
             ids = group[starts]
+        total, lost = self._total[ids], self._lost[ids]
         if len(starts) == len(rows):
-            high, low = rows, None
+            high = rows
         else:
             high, low = _common_split(rows, starts)
-            high, low = _reduce(np.add, high, starts), _reduce(np.add, low, starts)
-        self._total[ids], self._lost[ids] = neumaier_step(high, self._total[ids], self._lost[ids])
-        if low is not None:
-            self._lost[ids] += low
+            # Put together again: a remainder that is large would swallow a small one of before.
+            high, low = neumaier_step(_reduce(np.add, low, starts), _reduce(np.add, high, starts), np.zeros_like(total))
+            lost = lost + low
+        self._total[ids], self._lost[ids] = neumaier_step(high, total, lost)
 
     def _add_exact(self, rows: Floats, batch: Batch, smooth: Bools, before: NDArray[np.int64] | None) -> None:
         ends = np.append(batch.starts[1:], len(rows))

@@ -80,10 +80,15 @@ def test_fold_equals_its_loop_on_nan_infinity_and_extremes(name, case):
     check(name, case)
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [[-1.0, -1e100, 1e100], [0.0, -1e100, 1.0, 1e100], [1.0, 1e100, 0.0, -1e100]],
+    ids=["beside it", "after it", "before the other"],
+)
 @pytest.mark.parametrize("name", ["avg", "sum"])
-def test_what_a_later_batch_cancels_leaves_what_came_beside_it(name):
-    column = np.array([[-1.0], [-1e100], [1e100]])
-    check(name, (column, np.full(column.shape, True), np.zeros(3, dtype=np.intp), [2, 3]))
+def test_what_a_later_batch_cancels_leaves_what_came(name, cells):
+    there = np.array([[cell != 0.0] for cell in cells])
+    check(name, (np.array([cells]).T, there, np.zeros(len(cells), dtype=np.intp), [2, len(cells)]))
 
 
 @settings(max_examples=30, deadline=None)
