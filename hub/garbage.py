@@ -2,8 +2,9 @@
 
 Python's own rule walks through all objects each time their number has grown by a quarter: half a second with a hundred
 thousand series, in the middle of a query, whose results are most of what is new. Label sets and the like live long and
-are never in a cycle, so here the old generation is looked at in quiet moments, and what has survived that is set aside
-(`gc.freeze`) until a day has passed. Reference counting, which frees nearly everything, goes on as ever.
+are never in a cycle, so here the old generation is looked at in quiet moments while it is small, and what has survived
+that is set aside (`gc.freeze`) until a day has passed. What came in large numbers, as label sets and results of large
+queries do, is set aside unseen. Reference counting, which frees nearly everything, goes on as ever.
 """
 
 import gc
@@ -16,8 +17,8 @@ YOUNG = 2_000
 INTERVAL_SECONDS = 10.0
 DUE = 20
 """Looks at the middle generation after which the old one is due, in a quiet moment."""
-OVERDUE = 1_000
-"""After so many it is looked at even while queries run."""
+FLOOD = 60
+"""After so many there is too much to look at."""
 THAW_SECONDS = 86_400.0
 """How often everything is looked at, also what was set aside."""
 NEVER = 1 << 30
@@ -31,6 +32,8 @@ class Garbage:
     def __init__(self, clock: Clock, busy: Callable[[], bool]) -> None:
         self._clock = clock
         self._busy = busy
+        self._before = 0
+        """Looks at the middle generation that were counted when objects were set aside last."""
 
     async def run(self) -> None:
         """Keep to the rule until cancelled; Python's own comes back then."""
@@ -42,19 +45,19 @@ class Garbage:
             thawed = self._clock.monotonic()
             while True:
                 await self._clock.sleep(INTERVAL_SECONDS)
-                looks = gc.get_count()[2]
-                old = self._clock.monotonic() - thawed >= THAW_SECONDS
-                if (looks >= DUE or old) and not self._busy():
-                    if old:
-                        thawed = self._clock.monotonic()
-                        gc.unfreeze()
-                    self._set_aside()
-                elif looks >= OVERDUE:
-                    gc.collect()
+                looks = gc.get_count()[2] - self._before
+                if self._clock.monotonic() - thawed >= THAW_SECONDS and not self._busy():
+                    thawed = self._clock.monotonic()
+                    gc.unfreeze()
+                    self._set_aside(unseen=False)
+                elif looks >= FLOOD or (looks >= DUE and not self._busy()):
+                    self._set_aside(unseen=looks >= FLOOD)
         finally:
             gc.set_threshold(*before)
             gc.unfreeze()
 
-    def _set_aside(self) -> None:
-        gc.collect()
+    def _set_aside(self, *, unseen: bool) -> None:
+        gc.collect(1 if unseen else 2)
         gc.freeze()
+        # Only a look at the old generation sets it back.
+        self._before = gc.get_count()[2]

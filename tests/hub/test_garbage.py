@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from common.testing import FakeClock, settle
-from hub.garbage import DUE, INTERVAL_SECONDS, OVERDUE, THAW_SECONDS, Garbage
+from hub.garbage import DUE, FLOOD, INTERVAL_SECONDS, THAW_SECONDS, Garbage
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +26,12 @@ class _Looks:
         monkeypatch.setattr(gc, "collect", self._collect)
         monkeypatch.setattr(gc, "get_count", lambda: (0, 0, self.middle))
 
-    def _collect(self) -> int:
-        self.old += 1
-        self.middle = 0
+    def _collect(self, generation: int = 2) -> int:
+        if generation == 2:
+            self.old += 1
+            self.middle = 0
+        else:
+            self.middle += 1
         return 0
 
 
@@ -53,13 +56,24 @@ async def test_the_old_generation_waits_for_a_quiet_moment(monkeypatch: pytest.M
     await _end(task)
 
 
-async def test_the_old_generation_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("busy", [True, False])
+async def test_what_came_in_large_numbers_is_set_aside_unseen(monkeypatch: pytest.MonkeyPatch, busy: bool) -> None:
     looks, clock = _Looks(monkeypatch), FakeClock()
-    task = asyncio.create_task(Garbage(clock, lambda: True).run())
+    task = asyncio.create_task(Garbage(clock, lambda: busy).run())
     await settle()
-    looks.middle = OVERDUE
+    looks.middle = FLOOD
+    kept = [[each] for each in range(1000)]
+    before = gc.get_freeze_count()
     await clock.advance(INTERVAL_SECONDS)
-    assert looks.old == 1
+    assert looks.old == 0
+    assert gc.get_freeze_count() >= before + len(kept)
+    # It begins anew from there.
+    looks.middle += DUE - 1
+    await clock.advance(INTERVAL_SECONDS)
+    assert looks.old == 0
+    looks.middle += 1
+    await clock.advance(INTERVAL_SECONDS)
+    assert looks.old == (0 if busy else 1)
     await _end(task)
 
 
