@@ -61,6 +61,10 @@ bench-lag: $(VENV)/.dev ## the event loop under the worst queries beside intake,
 bench-scrape: $(VENV)/.dev ## CPU a scraped sample beside Prometheus: BENCH_DATA as gen.py made it of TEMPLATE, PROMETHEUS its binary
 	$(BIN)/python -m tests.bench.scrape --data $(BENCH_DATA) --template $(TEMPLATE) --prometheus $(or $(PROMETHEUS),prometheus) $(ARGS)
 
+.PHONY: bench-native
+bench-native: $(VENV)/.dev ## queries on native histograms beside Prometheus 3: PEERS=DIR [WORK=DIR]
+	$(BIN)/python -m tests.bench.native_histograms --peers $(PEERS) --work $(WORK)/native $(ARGS)
+
 .PHONY: bench-rules
 bench-rules: $(VENV)/.dev ## a hundred rules beside Prometheus 3, and whether both record the same: as bench-scrape
 	$(BIN)/python -m tests.bench.rules --data $(BENCH_DATA) --template $(TEMPLATE) --prometheus $(or $(PROMETHEUS),prometheus) $(ARGS)
