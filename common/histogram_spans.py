@@ -17,6 +17,8 @@ MAX_REDUCED_SCHEMA = 52
 """Finer resolutions than MAX_SCHEMA are brought to that."""
 
 _INT32 = -(2**31), 2**31 - 1
+_LEAST, _MOST = -1074, 1024
+"""Exponents of two of the smallest and of the largest float64, rounded up."""
 
 Buckets = tuple[Sequence[tuple[int, int]], Sequence[float]]
 """Spans (offset: the first bucket index, then the gap to the span before; length), and the counts of their buckets."""
@@ -45,6 +47,9 @@ def from_spans(
     if not zero_threshold >= 0:
         raise FormatError(f"histogram has a zero threshold of {zero_threshold}")
     above, below = _side("positive", *positive), _side("negative", *negative)
+    if schema != CUSTOM_SCHEMA:
+        _check_reach("positive", above, schema)
+        _check_reach("negative", below, schema)
     for what, number in (("zero bucket", zero_count), ("histogram", count)):
         if number < 0:
             raise FormatError(f"{what} has an observation count of {number:g}: negative")
@@ -76,6 +81,14 @@ def _check_custom(
         raise FormatError(
             f"custom buckets: only {len(custom)} custom bounds defined, which are too few for the buckets"
         )
+
+
+def _check_reach(name: str, side: Side, schema: int) -> None:
+    """Refuse buckets that no float64 falls into: who keeps buckets side by side would need room for all between."""
+    last = side.offset + len(side.counts) - 1
+    for bucket in (side.offset, last) if len(side.counts) else ():
+        if not _LEAST * 2.0**schema - 1 <= bucket <= _MOST * 2.0**schema + 1:
+            raise FormatError(f"{name} side: bucket {bucket} is beyond all values of a float64 at schema {schema}")
 
 
 def _side(name: str, spans: Sequence[tuple[int, int]], counts: Sequence[float]) -> Side:

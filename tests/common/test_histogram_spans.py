@@ -65,6 +65,12 @@ def test_too_fine_a_resolution_is_brought_to_the_finest_that_is_kept() -> None:
         ({"positive": ([(2**31, 1)], [1.0])}, "positive side: span number 1 lies at bucket 2147483648"),
         ({"positive": ([(0, 1), (2**62, 1)], [1.0, 1.0])}, "positive side: span number 2 lies at bucket"),
         ({"negative": ([(-(2**31) - 1, 1)], [1.0])}, "negative side: span number 1 lies at bucket"),
+        (
+            {"positive": ([(2050, 1)], [1.0])},
+            "positive side: bucket 2050 is beyond all values of a float64 at schema 1",
+        ),
+        ({"negative": ([(-2150, 1), (10, 1)], [1.0, 1.0])}, "negative side: bucket -2150 is beyond"),
+        ({"schema": -4, "positive": ([(66, 1)], [1.0])}, "bucket 66 is beyond all values of a float64 at schema -4"),
         ({"zero_count": -1.0}, "zero bucket has an observation count of -1: negative"),
         ({"count": -1.0}, "histogram has an observation count of -1: negative"),
         ({"count": 5.0}, "6 observations found in buckets, but the Count field is 5"),
@@ -82,6 +88,14 @@ def test_too_fine_a_resolution_is_brought_to_the_finest_that_is_kept() -> None:
 def test_what_does_not_add_up_is_named(changes: dict[str, Any], text: str) -> None:
     with pytest.raises(FormatError, match=text):
         made(**changes)
+
+
+@pytest.mark.parametrize("schema", [-4, 0, 1, 8])
+def test_buckets_of_the_smallest_the_largest_and_infinite_values_are_taken(schema: int) -> None:
+    # As clients number them: the last is that of infinity.
+    smallest, infinite = math.ceil(-1074 * 2.0**schema), int(1024 * 2.0**schema) + 1
+    found = made(schema=schema, positive=([(smallest, 1), (infinite - smallest - 2, 2)], [1.0, 2.0, 2.0]))
+    assert (found.positive.offset, len(found.positive.counts)) == (smallest, infinite - smallest + 1)
 
 
 def test_observations_of_nan_are_in_no_bucket() -> None:
