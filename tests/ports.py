@@ -2,8 +2,9 @@
 
 import itertools
 import os
-import socket
 from pathlib import Path
+
+from common.ctl.processes import port_is_free
 
 FIRST, WINDOW = 10_000, 200
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -32,17 +33,7 @@ def free_port(following: int = 0) -> int:
     candidates = _ports.setdefault(os.getpid(), _candidates())
     run: list[int] = []
     for port in itertools.islice(candidates, 4 * WINDOW):
-        run = [*run, port] if _free(port) and (not run or port == run[-1] + 1) else []
+        run = [*run, port] if port_is_free(port) and (not run or port == run[-1] + 1) else []
         if len(run) > following:
             return run[0]
     raise OSError(f"no {1 + following} free TCP ports in a row among {WINDOW} of this process")
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("", port))
-        except OSError:
-            return False
-    return True
