@@ -369,8 +369,9 @@ class _Cached:
 
         plan = self._plan
         if not plan.local or plan.type in _TYPE_NAMES or span.count < 2:
+            result = self._evaluate(cancel, span.start, span.end)
             self.cache.bypassed()
-            return self._evaluate(cancel, span.start, span.end)
+            return result
         return self.cache.extent(
             (plan.canonical, self._lookback),
             span,

@@ -167,7 +167,22 @@ class RangeCache:
                 entry.generation = max(entry.generation, generation)
                 self._outcomes["hit"].inc()
                 return _shift_cut(old, span, 0, span.count)
+        found = self._evaluated(old, valid, span, evaluate, check)
+        # Counted when it is there: a query may be given up, and begun again elsewhere.
         self._outcomes["partial" if valid.any() else "miss"].inc()
+        if isinstance(found, Extent):
+            self._put(key, _Entry(found, generation, found.nbytes + OVERHEAD))
+        return found
+
+    def _evaluated(
+        self,
+        old: Extent | None,
+        valid: NDArray[np.bool_],
+        span: Span,
+        evaluate: Callable[[int, int], Result],
+        check: Callable[[], None],
+    ) -> Extent | Result:
+        """The rows, of which those of `old` hold at the `valid` steps; a Result of all where they can't be kept."""
         parts: list[Extent] = []
         at = 0
         for begin, end in gaps(valid):
@@ -190,9 +205,7 @@ class RangeCache:
         notes = [part.note for part in parts if part.note is not None]
         if any(not note.like(notes[0]) for note in notes):
             return evaluate(span.start, span.end)
-        found = joined(parts)
-        self._put(key, _Entry(found, generation, found.nbytes + OVERHEAD))
-        return found
+        return joined(parts)
 
     def _valid(self, old: Extent, generation: int, span: Span, reach: Reach) -> NDArray[np.bool_]:
         """At which steps of `span` the rows of `old` still hold."""

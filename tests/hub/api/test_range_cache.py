@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from prometheus_client import CollectorRegistry
 
-from common.errors import BrambleError
+from common.errors import BrambleError, QueryCanceledError
 from common.frames.codec import encode as encode_frame
 from common.frames.model import Epoch, FrameKey, Schema, SourceId, SubSchema, encode_schema
 from common.histogram import FloatHistogram
@@ -319,6 +319,19 @@ def test_the_same_range_is_evaluated_once(rig: Rig) -> None:
     assert rig.cached(query) == rig.cached(query)
     assert rig.evaluations == [(0, 19 * MINUTE)]
     assert rig.value("bramble_hub_result_cache_requests_total", outcome="hit") == 1
+
+
+def test_a_query_that_was_given_up_is_not_counted(rig: Rig) -> None:
+    query = Query("sum(m)", 0, 20, MINUTE)
+
+    def given_up(start: int, end: int) -> Result:
+        raise QueryCanceledError("query was canceled")
+
+    with pytest.raises(QueryCanceledError):
+        rig.cache.extent(("sum(m)",), Span(0, 19 * MINUTE, MINUTE), rig.reach(query), given_up)
+    assert rig.value("bramble_hub_result_cache_requests_total", outcome="miss") == 0
+    rig.cached(query)
+    assert rig.value("bramble_hub_result_cache_requests_total", outcome="miss") == 1
 
 
 def test_a_range_that_moved_on_is_evaluated_where_it_is_new(rig: Rig) -> None:
